@@ -1,0 +1,1 @@
+//! The leader's brain: leases, planning passes and wake-ups

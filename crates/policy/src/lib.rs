@@ -1,0 +1,1 @@
+//! Queue disciplines, placement policies and the planning pass

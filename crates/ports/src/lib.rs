@@ -1,0 +1,1 @@
+//! The traits of the shell and their contract tests

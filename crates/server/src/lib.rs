@@ -1,0 +1,1 @@
+//! The server: event loop, REST and worker sessions

@@ -1,0 +1,1 @@
+//! Log segments, snapshots and the history of finished work

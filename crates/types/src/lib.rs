@@ -1,0 +1,1 @@
+//! Ids, instants, amounts and limits that every part of rota shares

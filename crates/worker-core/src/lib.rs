@@ -1,0 +1,1 @@
+//! What a worker must launch, stop and report, as a pure machine

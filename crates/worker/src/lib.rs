@@ -1,0 +1,1 @@
+//! The worker: sessions with the server and executors
