@@ -5,14 +5,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use rota_types::{
-    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet, Resources, Span, Steady, TaskId,
-    Timestamp,
+    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet, Resources, Span, Steady,
+    TaskId, Timestamp,
 };
 
 use crate::queue::{Discipline, Placement as PlacementKind};
 
 /// One position of the log: when it was stamped, and what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The entry's position.
     pub index: LogIndex,
@@ -25,7 +25,7 @@ pub struct Entry {
 }
 
 /// Something asked of the state machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     /// Take jobs in, all or none.
     SubmitJobs(SubmitJobs),
@@ -74,7 +74,7 @@ pub enum Command {
 }
 
 /// Jobs to take in together, all or none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SubmitJobs {
     /// The jobs, in order. They get consecutive ids.
     pub jobs: Vec<JobSpec>,
@@ -83,7 +83,7 @@ pub struct SubmitJobs {
 }
 
 /// A client's name for one request, so that repeating it is safe.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IdempotencyKey {
     /// Chosen by the client.
     pub key: Box<str>,
@@ -92,7 +92,7 @@ pub struct IdempotencyKey {
 }
 
 /// What a user submits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct JobSpec {
     /// For people; need not be unique.
     pub name: Box<str>,
@@ -111,7 +111,7 @@ pub struct JobSpec {
 }
 
 /// Tasks of one job that differ only in their array index.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct GroupSpec {
     /// Unique in the job.
     pub name: Box<str>,
@@ -143,7 +143,7 @@ pub struct Shape {
 }
 
 /// When a failed attempt is followed by another.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RetryPolicy {
     /// Attempts in all, the first included; lost ones do not count. From 1.
     pub attempts_max: u32,
@@ -154,7 +154,7 @@ pub struct RetryPolicy {
 }
 
 /// The pause between attempts: `base · 2ⁿ` up to `max` if exponential, else `base`; made longer by up to `jitter_percent`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backoff {
     /// The first pause.
     pub base: Span,
@@ -165,7 +165,7 @@ pub struct Backoff {
 }
 
 /// A kind of failure that is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RetryRule {
     /// Exit codes from the first to the second, both included.
     Exit(i32, i32),
@@ -180,7 +180,7 @@ pub enum RetryRule {
 }
 
 /// Which tasks to end, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct CancelTasks {
     /// The job that owns them.
     pub job: JobId,
@@ -193,14 +193,14 @@ pub struct CancelTasks {
 }
 
 /// Placements that a planning pass proposes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Plan {
     /// In the order of decision.
     pub placements: Vec<Placement>,
 }
 
 /// `count` tasks with consecutive indexes, to be started on one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
     /// The first task.
     pub task: TaskId,
@@ -211,7 +211,7 @@ pub struct Placement {
 }
 
 /// What a worker says about an attempt that is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttemptReport {
     /// Which attempt.
     pub attempt: AttemptId,
@@ -228,7 +228,7 @@ pub struct AttemptReport {
 }
 
 /// How an attempt ended, as its worker saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptEnd {
     /// Exit code 0, or the expected HTTP status.
     Succeeded,
@@ -239,7 +239,7 @@ pub enum AttemptEnd {
 }
 
 /// Why an attempt failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Failure {
     /// What happened.
     pub kind: FailureKind,
@@ -248,7 +248,7 @@ pub struct Failure {
 }
 
 /// What happened to a failed attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FailureKind {
     /// The program exited with this code.
     Exit(i32),
@@ -265,7 +265,7 @@ pub enum FailureKind {
 }
 
 /// A node as its worker describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NodeSpec {
     /// Unique in the cluster.
     pub name: Box<str>,
@@ -282,7 +282,7 @@ pub struct NodeSpec {
 }
 
 /// A queue's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct QueueSpec {
     /// Unique in the cluster.
     pub name: Box<str>,
@@ -302,7 +302,7 @@ pub struct QueueSpec {
 pub type Outcome = Result<Reply, Rejection>;
 
 /// A command did what was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// Jobs were taken in, or had been by an earlier request with the same key.
     Submitted {
@@ -334,7 +334,7 @@ pub enum Reply {
 }
 
 /// Why a command was refused. A value, not an error: nothing has changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Rejection {
     /// No such live job. It may be in the history.
     UnknownJob(JobId),

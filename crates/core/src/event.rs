@@ -9,7 +9,7 @@ use crate::command::{Failure, Placement};
 use crate::job::{FinishedJob, TaskState};
 
 /// A fact. Events come in the order in which they became true; the state already holds them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A job was taken in; its tasks are queued.
     JobSubmitted(JobId),
@@ -54,7 +54,7 @@ pub enum Event {
 }
 
 /// An attempt that is over: what the history keeps of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AttemptRecord {
     /// Which attempt.
     pub attempt: AttemptId,
@@ -77,7 +77,7 @@ pub struct AttemptRecord {
 }
 
 /// How an attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AttemptState {
     /// It did what was asked.
     Succeeded,
@@ -90,7 +90,7 @@ pub enum AttemptState {
 }
 
 /// What became of a task when its attempt ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Next {
     /// It is queued again.
     Queued,

@@ -1,4 +1,30 @@
-//! Nodes.
+//! Nodes, and whether a task fits on one. Feasibility is decided here and nowhere else.
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+
+use rota_types::{Resources, Shortage, TaskId, Timestamp, Unmet};
+
+use crate::command::{NodeSpec, Shape};
+
+/// A node that has registered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What its worker said.
+    pub spec: NodeSpec,
+    /// Whether an operator wants it empty.
+    pub draining: bool,
+    /// Whether its lease ran out.
+    pub lost: bool,
+    /// When its worker registered last.
+    pub registered_at: Timestamp,
+    /// What its live attempts hold.
+    pub held: Resources,
+    /// Capacity less what is held; zero where more is held than there is.
+    pub free: Resources,
+    /// The tasks whose live attempt it runs.
+    pub live: BTreeSet<TaskId>,
+}
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,4 +35,131 @@ pub enum NodeState {
     Draining,
     /// Its lease ran out; it holds nothing.
     Lost,
+}
+
+/// A reason why a task can't start on a node.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unfit {
+    /// The node is lost.
+    Lost,
+    /// The node drains.
+    Draining,
+    /// A constraint is not met.
+    Constraint(Unmet),
+    /// Even an empty node of this capacity would be too small.
+    TooSmall(Shortage),
+    /// Too little is free now.
+    Short(Shortage),
+    /// The node runs as many attempts as it may.
+    Full {
+        /// Its `attempts_max`.
+        limit: u32,
+    },
+}
+
+impl Node {
+    /// A node whose worker has just said what it offers.
+    #[must_use]
+    pub fn new(spec: NodeSpec, registered_at: Timestamp) -> Self {
+        Self {
+            free: spec.capacity.clone(),
+            spec,
+            draining: false,
+            lost: false,
+            registered_at,
+            held: Resources::default(),
+            live: BTreeSet::new(),
+        }
+    }
+
+    /// Where the node is in its life.
+    #[must_use]
+    pub fn state(&self) -> NodeState {
+        match (self.lost, self.draining) {
+            (true, _) => NodeState::Lost,
+            (false, true) => NodeState::Draining,
+            (false, false) => NodeState::Ready,
+        }
+    }
+
+    /// How many more attempts of any need the node may run.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        u64::from(self.spec.attempts_max).saturating_sub(self.live.len() as u64)
+    }
+
+    /// Whether the node may ever run tasks of `shape`: it takes tasks, and its labels meet the constraints.
+    #[must_use]
+    pub fn admits(&self, shape: &Shape) -> bool {
+        self.state() == NodeState::Ready
+            && shape
+                .constraints
+                .iter()
+                .all(|constraint| constraint.admits(&self.spec.labels))
+    }
+
+    /// How many tasks of `shape` could start on the node now.
+    #[must_use]
+    pub fn times(&self, shape: &Shape) -> u64 {
+        if self.admits(shape) {
+            self.free.times(&shape.need).min(self.slots())
+        } else {
+            0
+        }
+    }
+
+    /// Everything that keeps a task of `shape` from starting on the node now.
+    #[must_use]
+    pub fn unfit(&self, shape: &Shape) -> Vec<Unfit> {
+        let mut reasons = Vec::new();
+        match self.state() {
+            NodeState::Lost => return [Unfit::Lost].into(),
+            NodeState::Draining => reasons.push(Unfit::Draining),
+            NodeState::Ready => {}
+        }
+        for constraint in &shape.constraints {
+            if !constraint.admits(&self.spec.labels) {
+                let found = self.spec.labels.get(&constraint.key).cloned();
+                reasons.push(Unfit::Constraint(Unmet {
+                    constraint: constraint.clone(),
+                    found,
+                }));
+            }
+        }
+        for shortage in self.free.shortages(&shape.need) {
+            let capacity = self.spec.capacity.amount(&shortage.resource);
+            reasons.push(if capacity < shortage.need {
+                Unfit::TooSmall(Shortage {
+                    have: capacity,
+                    ..shortage
+                })
+            } else {
+                Unfit::Short(shortage)
+            });
+        }
+        if self.slots() == 0 {
+            reasons.push(Unfit::Full {
+                limit: self.spec.attempts_max,
+            });
+        }
+        reasons
+    }
+
+    /// Lets `count` attempts hold `need` each.
+    pub(crate) fn hold(&mut self, need: &Resources, count: u64) {
+        self.held.add(need, count);
+        self.refresh();
+    }
+
+    /// Takes back what one attempt held.
+    pub(crate) fn give_back(&mut self, need: &Resources) {
+        self.held.sub(need, 1);
+        self.refresh();
+    }
+
+    /// Computes `free` anew, after a change of capacity or of what is held.
+    pub(crate) fn refresh(&mut self) {
+        self.free = self.spec.capacity.clone();
+        self.free.sub(&self.held, 1);
+    }
 }

@@ -1,0 +1,419 @@
+//! `SubmitJobs`: all jobs of a request are taken in, or none.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use rota_types::limits::{
+    ACTION_BYTES_MAX, ATTEMPTS_MAX, BACKOFF_MAX, CONSTRAINT_VALUES_MAX, CONSTRAINTS_MAX,
+    ESTIMATE_MAX, GROUPS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX, JOB_TASKS_MAX,
+    LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIVE_JOBS_MAX, LIVE_TASKS_MAX,
+    NAME_BYTES_MAX, PRIORITY_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX, RETRY_RULES_MAX,
+    SUBMIT_JOBS_MAX, TIMEOUT_MAX,
+};
+use rota_types::{Constraint, JobId, Labels, Predicate, QueueId, RangeSet, Resources};
+
+use crate::command::{
+    GroupSpec, IdempotencyKey, JobSpec, Outcome, Rejection, Reply, RetryPolicy, SubmitJobs,
+};
+use crate::event::Event;
+use crate::job::{Counts, Group, Job, Slot};
+use crate::state::{GroupAt, KeyUse, State};
+
+impl State {
+    pub(super) fn submit_jobs(&mut self, submit: &SubmitJobs, events: &mut Vec<Event>) -> Outcome {
+        if let Some(reply) = self.replay(submit.idempotency.as_ref())? {
+            return Ok(reply);
+        }
+        self.admit(submit)?;
+        let first = self.next_job;
+        for spec in &submit.jobs {
+            let id = self.next_job;
+            self.next_job = id.next();
+            self.take_in(id, spec);
+            events.push(Event::JobSubmitted(id));
+        }
+        let count = u32::try_from(submit.jobs.len()).unwrap_or(u32::MAX);
+        if let Some(IdempotencyKey { key, digest }) = &submit.idempotency {
+            let key: Arc<str> = Arc::from(key.as_ref());
+            let used_at = self.steady;
+            self.keys_by_age.insert((used_at, Arc::clone(&key)));
+            self.keys.insert(
+                key,
+                KeyUse {
+                    digest: *digest,
+                    first,
+                    count,
+                    used_at,
+                },
+            );
+        }
+        Ok(Reply::Submitted {
+            first,
+            count,
+            replayed: false,
+        })
+    }
+
+    /// The earlier answer to the same request, if there was one (I14).
+    fn replay(&self, idempotency: Option<&IdempotencyKey>) -> Result<Option<Reply>, Rejection> {
+        let Some(IdempotencyKey { key, digest }) = idempotency else {
+            return Ok(None);
+        };
+        limit(
+            "Idempotency-Key bytes",
+            key.len() as u64,
+            IDEMPOTENCY_KEY_BYTES_MAX as u64,
+        )?;
+        match self.keys.get(key.as_ref()) {
+            None => {
+                let keys = (self.keys.len() as u64).saturating_add(1);
+                limit(
+                    "remembered idempotency keys",
+                    keys,
+                    IDEMPOTENCY_KEYS_MAX as u64,
+                )?;
+                Ok(None)
+            }
+            Some(used) if used.digest == *digest => Ok(Some(Reply::Submitted {
+                first: used.first,
+                count: used.count,
+                replayed: true,
+            })),
+            Some(_) => Err(Rejection::IdempotencyConflict(key.clone())),
+        }
+    }
+
+    /// Checks everything before anything changes.
+    fn admit(&self, submit: &SubmitJobs) -> Result<(), Rejection> {
+        let SubmitJobs {
+            jobs,
+            idempotency: _,
+        } = submit;
+        if jobs.is_empty() {
+            return Err(Rejection::Invalid {
+                what: "jobs",
+                why: "there must be at least one",
+            });
+        }
+        limit(
+            "jobs in one submit",
+            jobs.len() as u64,
+            SUBMIT_JOBS_MAX as u64,
+        )?;
+        limit(
+            "live jobs",
+            (self.jobs.len() as u64).saturating_add(jobs.len() as u64),
+            LIVE_JOBS_MAX as u64,
+        )?;
+        let mut live = self.live_tasks;
+        let mut per_queue: Vec<(QueueId, u64)> = Vec::new();
+        for spec in jobs {
+            let tasks = check_job(spec)?;
+            live = live.saturating_add(tasks);
+            let queue = self
+                .queue_names
+                .get(&spec.queue)
+                .ok_or_else(|| Rejection::UnknownQueue(spec.queue.clone()))?;
+            match per_queue.iter_mut().find(|(id, _)| id == queue) {
+                Some((_, sum)) => *sum = sum.saturating_add(tasks),
+                None => per_queue.push((*queue, tasks)),
+            }
+        }
+        limit("live tasks", live, LIVE_TASKS_MAX)?;
+        per_queue
+            .into_iter()
+            .try_for_each(|(queue, tasks)| self.check_room(queue, tasks))
+    }
+
+    fn check_room(&self, queue: QueueId, tasks: u64) -> Result<(), Rejection> {
+        let Some(queue) = self.queues.get(&queue) else {
+            return Ok(());
+        };
+        match queue.spec.tasks_max {
+            Some(limit) if queue.counts.live().saturating_add(tasks) > limit => {
+                Err(Rejection::QueueFull {
+                    queue: queue.spec.name.clone(),
+                    limit,
+                })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn take_in(&mut self, id: JobId, spec: &JobSpec) {
+        let queue = *self
+            .queue_names
+            .get(&spec.queue)
+            .expect("admitted jobs name known queues");
+        let mut first = 0;
+        let groups: Vec<Group> = spec
+            .groups
+            .iter()
+            .map(|group| {
+                let shape = self.shapes.acquire(group.shape.clone());
+                let group = fresh_group(group, shape, first);
+                first = group.end();
+                group
+            })
+            .collect();
+        let job = Job {
+            name: spec.name.clone(),
+            queue,
+            priority: spec.priority,
+            labels: spec.labels.clone(),
+            submitter: spec.submitter.clone(),
+            retry_of: spec.retry_of,
+            submitted_at: self.now,
+            ready_at: self.steady,
+            started_at: None,
+            failed: RangeSet::default(),
+            cancelled: RangeSet::default(),
+            live: 0,
+            groups,
+        };
+        let sizes: Vec<u64> = job.groups.iter().map(|group| group.fresh.len()).collect();
+        self.jobs.insert(id, Box::new(job));
+        for (group, tasks) in sizes.into_iter().enumerate() {
+            self.shift(GroupAt { job: id, group }, None, Slot::Queued, tasks);
+        }
+    }
+}
+
+/// A group none of whose tasks was tried.
+pub(crate) fn fresh_group(spec: &GroupSpec, shape: crate::ShapeId, first: u32) -> Group {
+    let tasks = u32::try_from(spec.array.len()).unwrap_or(u32::MAX);
+    Group {
+        name: spec.name.clone(),
+        array: spec.array.clone(),
+        is_array: spec.is_array,
+        action: Arc::clone(&spec.action),
+        shape,
+        estimate: spec.estimate,
+        timeout: spec.timeout,
+        retry: spec.retry.clone(),
+        parallel_max: spec.parallel_max,
+        first,
+        fresh: RangeSet::from_range(first, first.saturating_add(tasks)),
+        counts: Counts::default(),
+    }
+}
+
+/// Refuses a value above its limit.
+pub(super) fn limit(what: &'static str, value: u64, limit: u64) -> Result<(), Rejection> {
+    if value > limit {
+        Err(Rejection::Limit { what, value, limit })
+    } else {
+        Ok(())
+    }
+}
+
+fn require(holds: bool, what: &'static str, why: &'static str) -> Result<(), Rejection> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Rejection::Invalid { what, why })
+    }
+}
+
+/// Checks a job by itself. Returns how many tasks it has.
+fn check_job(spec: &JobSpec) -> Result<u64, Rejection> {
+    check_name("job.name", &spec.name)?;
+    limit(
+        "job.submitter bytes",
+        spec.submitter.len() as u64,
+        NAME_BYTES_MAX as u64,
+    )?;
+    limit(
+        "job.priority",
+        u64::from(spec.priority.unsigned_abs()),
+        u64::from(PRIORITY_MAX.unsigned_abs()),
+    )?;
+    check_labels("job.labels", &spec.labels)?;
+    require(
+        !spec.groups.is_empty(),
+        "task",
+        "a job needs at least one task",
+    )?;
+    limit(
+        "task groups in one job",
+        spec.groups.len() as u64,
+        GROUPS_MAX as u64,
+    )?;
+    let mut tasks: u64 = 0;
+    for (place, group) in spec.groups.iter().enumerate() {
+        let twice = spec
+            .groups
+            .iter()
+            .take(place)
+            .any(|other| other.name == group.name);
+        require(
+            !twice,
+            "task.name",
+            "two tasks of one job have the same name",
+        )?;
+        check_group(group)?;
+        tasks = tasks.saturating_add(group.array.len());
+    }
+    limit("tasks in one job", tasks, u64::from(JOB_TASKS_MAX))?;
+    Ok(tasks)
+}
+
+fn check_group(group: &GroupSpec) -> Result<(), Rejection> {
+    check_name("task.name", &group.name)?;
+    require(
+        !group.array.is_empty(),
+        "task.array",
+        "an array needs at least one index",
+    )?;
+    limit(
+        "task action bytes",
+        group.action.len() as u64,
+        ACTION_BYTES_MAX as u64,
+    )?;
+    limit(
+        "task.timeout in µs",
+        group.timeout.map_or(0, |span| span.0),
+        TIMEOUT_MAX.0,
+    )?;
+    require(
+        group.timeout.is_none_or(|span| span.0 > 0),
+        "task.timeout",
+        "must be above zero",
+    )?;
+    limit(
+        "task.estimate in µs",
+        group.estimate.map_or(0, |span| span.0),
+        ESTIMATE_MAX.0,
+    )?;
+    require(
+        group.parallel_max != Some(0),
+        "task.parallel",
+        "must be at least 1",
+    )?;
+    check_resources("task.resources", &group.shape.need)?;
+    limit(
+        "constraints of one task",
+        group.shape.constraints.len() as u64,
+        CONSTRAINTS_MAX as u64,
+    )?;
+    group
+        .shape
+        .constraints
+        .iter()
+        .try_for_each(check_constraint)?;
+    check_retry(&group.retry)
+}
+
+fn check_retry(retry: &RetryPolicy) -> Result<(), Rejection> {
+    require(
+        retry.attempts_max > 0,
+        "task.retry.max",
+        "at least one attempt is needed",
+    )?;
+    limit(
+        "task.retry attempts",
+        u64::from(retry.attempts_max),
+        u64::from(ATTEMPTS_MAX),
+    )?;
+    limit(
+        "task.retry.backoff in µs",
+        retry.backoff.max.0,
+        BACKOFF_MAX.0,
+    )?;
+    require(
+        retry.backoff.base <= retry.backoff.max,
+        "task.retry.backoff",
+        "the first pause must not be longer than the last",
+    )?;
+    limit(
+        "task.retry.jitter in percent",
+        u64::from(retry.backoff.jitter_percent),
+        100,
+    )?;
+    limit(
+        "task.retry.on rules",
+        retry.on.len() as u64,
+        RETRY_RULES_MAX as u64,
+    )
+}
+
+fn check_constraint(constraint: &Constraint) -> Result<(), Rejection> {
+    require(
+        !constraint.key.is_empty(),
+        "task.require",
+        "the label's key is empty",
+    )?;
+    limit(
+        "task.require key bytes",
+        constraint.key.len() as u64,
+        LABEL_KEY_BYTES_MAX as u64,
+    )?;
+    let values = match &constraint.predicate {
+        Predicate::In(values) | Predicate::NotIn(values) => values.as_slice(),
+        Predicate::Exists | Predicate::Absent => &[],
+    };
+    limit(
+        "values of one constraint",
+        values.len() as u64,
+        CONSTRAINT_VALUES_MAX as u64,
+    )?;
+    values.iter().try_for_each(|value| {
+        limit(
+            "task.require value bytes",
+            value.len() as u64,
+            LABEL_VALUE_BYTES_MAX as u64,
+        )
+    })
+}
+
+/// Refuses names that are empty, too long or hold control characters.
+pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), Rejection> {
+    require(!name.is_empty(), what, "must not be empty")?;
+    require(
+        !name.chars().any(char::is_control),
+        what,
+        "must not hold control characters",
+    )?;
+    limit(what, name.len() as u64, NAME_BYTES_MAX as u64)
+}
+
+pub(super) fn check_labels(what: &'static str, labels: &Labels) -> Result<(), Rejection> {
+    limit(what, labels.len() as u64, LABELS_MAX as u64)?;
+    labels.iter().try_for_each(|(key, value)| {
+        require(!key.is_empty(), what, "a label's key is empty")?;
+        limit(
+            "label key bytes",
+            key.len() as u64,
+            LABEL_KEY_BYTES_MAX as u64,
+        )?;
+        limit(
+            "label value bytes",
+            value.len() as u64,
+            LABEL_VALUE_BYTES_MAX as u64,
+        )
+    })
+}
+
+pub(super) fn check_resources(what: &'static str, resources: &Resources) -> Result<(), Rejection> {
+    limit(what, resources.named.len() as u64, RESOURCES_MAX as u64)?;
+    limit(
+        "cpus in thousandths",
+        resources.cpu_millis,
+        RESOURCE_AMOUNT_MAX,
+    )?;
+    limit(
+        "memory in bytes",
+        resources.memory_bytes,
+        RESOURCE_AMOUNT_MAX,
+    )?;
+    resources.named.iter().try_for_each(|(name, amount)| {
+        check_name(what, name)?;
+        require(
+            *amount > 0,
+            what,
+            "a named resource of zero is not a resource",
+        )?;
+        limit("resource in thousandths", *amount, RESOURCE_AMOUNT_MAX)
+    })
+}
