@@ -1,0 +1,483 @@
+//! The machine: what the server wants against what is here.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+
+use rota_types::{AttemptId, Monotonic, Span};
+
+use crate::forgotten::Forgotten;
+
+/// The part of a lease that is given up for safety, as a divisor: attempts are stopped a fifth of the lease before it ends, which
+/// leaves time for the kill and for clocks that run at different rates.
+pub const FENCE_MARGIN_DIVISOR: u64 = 5;
+/// How many settled attempts are remembered.
+pub const FORGOTTEN_MAX: usize = 65_536;
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The server welcomed this worker.
+    SessionOpened(Session),
+    /// The session is over, for whatever reason.
+    SessionClosed,
+    /// Every address of the server actively refused a connection that was begun at `at`.
+    ConnectionRefused {
+        /// When the attempt to connect began.
+        at: Monotonic,
+    },
+    /// The server said what this node must run.
+    Desired(Desired),
+    /// Launched attempts are over and their reports are ready.
+    Ended(Vec<AttemptId>),
+    /// The server acknowledged the heartbeat that was sent at `sent`.
+    HeartbeatAck {
+        /// When that heartbeat was sent.
+        sent: Monotonic,
+    },
+    /// The time asked for by [`Output::WakeAt`] has come (or any other time).
+    Woke,
+    /// Launch nothing any more.
+    Drain,
+    /// Launch nothing any more and stop what runs.
+    Stop {
+        /// Time between the request to stop and the kill.
+        grace: Span,
+    },
+}
+
+/// What the server granted with its welcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// When the message that asked for it was sent: the lease counts from there.
+    pub sent: Monotonic,
+    /// How long a heartbeat keeps the attempts.
+    pub lease: Span,
+    /// How often to send one.
+    pub heartbeat: Span,
+    /// Whether no other server could expire the lease while this one is down.
+    pub sole_server: bool,
+}
+
+/// What a node must run: the whole truth if `full`, else changes to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Whether everything that is not named must not run.
+    pub full: bool,
+    /// Attempts that are live on this node.
+    pub start: Vec<Start>,
+    /// Attempts that have to stop, with the time between the request and the kill.
+    pub stop: Vec<(AttemptId, Span)>,
+    /// Attempts whose reports are recorded or refused for good.
+    pub settled: Vec<AttemptId>,
+}
+
+/// One live attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// Which one.
+    pub attempt: AttemptId,
+    /// If it has to stop: the time between the request and the kill.
+    pub stop: Option<Span>,
+}
+
+/// Something to do, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Launch this attempt; answer [`Input::Ended`] once, sooner or later. Asked at most once per attempt.
+    Launch(AttemptId),
+    /// Ask a launched attempt to stop and kill it after `grace`. A later request with less time replaces an earlier one.
+    Stop {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Time until the kill.
+        grace: Span,
+        /// Why: decides how the attempt's end is reported.
+        reason: StopReason,
+    },
+    /// This attempt was to stop before it was launched: prepare a report that it stopped without having run.
+    Skip(AttemptId),
+    /// Send the reports of these attempts, again if they were sent before.
+    Report(Vec<AttemptId>),
+    /// Send a heartbeat that carries this time.
+    Heartbeat {
+        /// The time to carry.
+        sent: Monotonic,
+    },
+    /// Nothing about these attempts is needed any more.
+    Forget(Vec<AttemptId>),
+    /// Say [`Input::Woke`] at this time. Replaces earlier requests.
+    WakeAt(Monotonic),
+}
+
+/// Why an attempt is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StopReason {
+    /// The server asked for it.
+    Requested,
+    /// The server does not know it as live: somebody else may run the task.
+    NotDesired,
+    /// The lease could not be renewed in time.
+    Fenced,
+    /// The worker is shutting down.
+    Shutdown,
+}
+
+/// Decides what a worker launches, stops and reports.
+#[derive(Debug, Default)]
+pub struct Machine {
+    attempts: BTreeMap<AttemptId, Local>,
+    /// What may be [`Local::Wanted`]: nothing else is.
+    wanted: Vec<AttemptId>,
+    /// How many are [`Local::Running`].
+    running: usize,
+    forgotten: Forgotten,
+    /// What the last welcome granted; kept when the session closes.
+    granted: Option<Session>,
+    /// When the next heartbeat is due; only while a session is open.
+    heartbeat_at: Option<Monotonic>,
+    /// When everything must have been stopped.
+    fence: Monotonic,
+    /// The wake-up asked for last.
+    wake_at: Option<Monotonic>,
+    draining: bool,
+}
+
+/// What is known here about an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Local {
+    /// To be launched.
+    Wanted,
+    /// Launched and not over.
+    Running {
+        /// When it will be killed, if it was asked to stop.
+        kill_at: Option<Monotonic>,
+        /// Whether the server knows it as live.
+        desired: bool,
+    },
+    /// Over; its report is not settled.
+    Ended,
+}
+
+/// How soon and why to stop.
+#[derive(Clone, Copy, Debug)]
+struct Order {
+    grace: Span,
+    reason: StopReason,
+}
+
+impl Order {
+    const fn kill(reason: StopReason) -> Self {
+        Self {
+            grace: Span::ZERO,
+            reason,
+        }
+    }
+}
+
+impl Machine {
+    /// A machine that knows nothing and may run nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what happened and says what to do. Time must not go back.
+    pub fn step(&mut self, input: Input, now: Monotonic) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::SessionOpened(session) => self.open(session, now, &mut out),
+            Input::SessionClosed => self.heartbeat_at = None,
+            Input::ConnectionRefused { at } => self.refused(at),
+            Input::Desired(desired) => self.desire(desired, now, &mut out),
+            Input::Ended(ended) => self.end(ended, &mut out),
+            Input::HeartbeatAck { sent } => self.renew(sent),
+            Input::Woke => self.wake_at = None, // whatever is due now is asked for again
+            Input::Drain => self.draining = true,
+            Input::Stop { grace } => {
+                self.draining = true;
+                self.stop_running(
+                    Order {
+                        grace,
+                        reason: StopReason::Shutdown,
+                    },
+                    now,
+                    &mut out,
+                );
+            }
+        }
+        self.keep_time(now, &mut out);
+        self.launch(now, &mut out);
+        self.ask_to_be_woken(now, &mut out);
+        out
+    }
+
+    /// Attempts that were launched and are not over.
+    pub fn running(&self) -> impl Iterator<Item = AttemptId> + '_ {
+        self.attempts
+            .iter()
+            .filter(|(_, local)| matches!(local, Local::Running { .. }))
+            .map(|(attempt, _)| *attempt)
+    }
+
+    /// Attempts that are over and whose reports are not settled.
+    pub fn unsettled(&self) -> impl Iterator<Item = AttemptId> + '_ {
+        self.attempts
+            .iter()
+            .filter(|(_, local)| matches!(local, Local::Ended))
+            .map(|(attempt, _)| *attempt)
+    }
+
+    /// When every attempt must have been stopped, unless the lease is renewed before.
+    #[must_use]
+    pub fn fence(&self) -> Monotonic {
+        self.fence
+    }
+
+    fn open(&mut self, session: Session, now: Monotonic, out: &mut Vec<Output>) {
+        self.granted = Some(session);
+        self.heartbeat_at = Some(now.plus(session.heartbeat));
+        self.renew(session.sent);
+        let ended: Vec<_> = self.unsettled().collect();
+        if !ended.is_empty() {
+            out.push(Output::Report(ended));
+        }
+    }
+
+    fn refused(&mut self, at: Monotonic) {
+        let alone = self.granted.is_some_and(|session| session.sole_server);
+        if alone && self.heartbeat_at.is_none() {
+            self.renew(at);
+        }
+    }
+
+    /// Counts the lease from `sent`.
+    fn renew(&mut self, sent: Monotonic) {
+        if let Some(session) = self.granted {
+            let margin = Span(session.lease.micros() / FENCE_MARGIN_DIVISOR);
+            let safe = Span(session.lease.micros().saturating_sub(margin.micros()));
+            self.fence = self.fence.max(sent.plus(safe));
+        }
+    }
+
+    fn desire(&mut self, desired: Desired, now: Monotonic, out: &mut Vec<Output>) {
+        let Desired {
+            full,
+            start,
+            stop,
+            settled,
+        } = desired;
+        let mut forget = Vec::new();
+        let mut repeat = Vec::new();
+        if full {
+            let named = start.iter().map(|start| start.attempt).collect();
+            self.drop_unnamed(&named, now, &mut forget, out);
+        }
+        for attempt in settled {
+            self.settle(attempt, now, &mut forget, out);
+        }
+        for Start { attempt, stop } in start {
+            self.want(attempt, &mut repeat);
+            if let Some(grace) = stop {
+                self.stop_requested(attempt, grace, now, out);
+            }
+        }
+        for (attempt, grace) in stop {
+            self.stop_requested(attempt, grace, now, out);
+        }
+        if !repeat.is_empty() {
+            out.push(Output::Report(repeat));
+        }
+        if !forget.is_empty() {
+            out.push(Output::Forget(forget));
+        }
+    }
+
+    /// Stops what runs and is not in a full set. What has ended stays until it is settled.
+    fn drop_unnamed(
+        &mut self,
+        named: &BTreeSet<AttemptId>,
+        now: Monotonic,
+        forget: &mut Vec<AttemptId>,
+        out: &mut Vec<Output>,
+    ) {
+        let unnamed: Vec<_> = self
+            .attempts
+            .iter()
+            .filter(|(attempt, local)| !named.contains(attempt) && **local != Local::Ended)
+            .map(|(attempt, _)| *attempt)
+            .collect();
+        for attempt in unnamed {
+            self.disown(attempt, now, forget, out);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        attempt: AttemptId,
+        now: Monotonic,
+        forget: &mut Vec<AttemptId>,
+        out: &mut Vec<Output>,
+    ) {
+        match self.attempts.get(&attempt) {
+            Some(Local::Ended) => self.forget(attempt, forget),
+            Some(Local::Wanted | Local::Running { .. }) => self.disown(attempt, now, forget, out),
+            None => {}
+        }
+    }
+
+    /// The server does not know `attempt` as live: it must not run, and nobody waits for its report.
+    fn disown(
+        &mut self,
+        attempt: AttemptId,
+        now: Monotonic,
+        forget: &mut Vec<AttemptId>,
+        out: &mut Vec<Output>,
+    ) {
+        match self.attempts.get_mut(&attempt) {
+            Some(Local::Running { desired, .. }) => {
+                *desired = false;
+                self.stop(attempt, Order::kill(StopReason::NotDesired), now, out);
+            }
+            Some(Local::Wanted | Local::Ended) => self.forget(attempt, forget),
+            None => {}
+        }
+    }
+
+    fn forget(&mut self, attempt: AttemptId, forget: &mut Vec<AttemptId>) {
+        self.attempts.remove(&attempt);
+        self.forgotten.insert(attempt, FORGOTTEN_MAX);
+        forget.push(attempt);
+    }
+
+    fn want(&mut self, attempt: AttemptId, repeat: &mut Vec<AttemptId>) {
+        match self.attempts.get_mut(&attempt) {
+            None if self.forgotten.contains(attempt) => {}
+            None => {
+                self.attempts.insert(attempt, Local::Wanted);
+                self.wanted.push(attempt);
+            }
+            Some(Local::Wanted) => {}
+            Some(Local::Running { desired, .. }) => *desired = true,
+            Some(Local::Ended) => repeat.push(attempt),
+        }
+    }
+
+    fn stop_requested(
+        &mut self,
+        attempt: AttemptId,
+        grace: Span,
+        now: Monotonic,
+        out: &mut Vec<Output>,
+    ) {
+        match self.attempts.get(&attempt) {
+            Some(Local::Running { .. }) => {
+                self.stop(
+                    attempt,
+                    Order {
+                        grace,
+                        reason: StopReason::Requested,
+                    },
+                    now,
+                    out,
+                );
+            }
+            None if self.forgotten.contains(attempt) => {}
+            Some(Local::Wanted) | None => {
+                self.attempts.insert(attempt, Local::Ended);
+                out.push(Output::Skip(attempt));
+                if self.heartbeat_at.is_some() {
+                    out.push(Output::Report(vec![attempt]));
+                }
+            }
+            Some(Local::Ended) => {}
+        }
+    }
+
+    /// Asks a running attempt to stop, unless it was asked to stop at least as soon.
+    fn stop(&mut self, attempt: AttemptId, order: Order, now: Monotonic, out: &mut Vec<Output>) {
+        let Order { grace, reason } = order;
+        if let Some(Local::Running { kill_at, .. }) = self.attempts.get_mut(&attempt) {
+            let sooner = now.plus(grace);
+            if kill_at.is_none_or(|kill_at| sooner < kill_at) {
+                *kill_at = Some(sooner);
+                out.push(Output::Stop {
+                    attempt,
+                    grace,
+                    reason,
+                });
+            }
+        }
+    }
+
+    fn stop_running(&mut self, order: Order, now: Monotonic, out: &mut Vec<Output>) {
+        let running: Vec<_> = self.running().collect();
+        for attempt in running {
+            self.stop(attempt, order, now, out);
+        }
+    }
+
+    fn end(&mut self, ended: Vec<AttemptId>, out: &mut Vec<Output>) {
+        let mut report = Vec::new();
+        let mut forget = Vec::new();
+        for attempt in ended {
+            let Some(Local::Running { desired, .. }) = self.attempts.get(&attempt).copied() else {
+                continue;
+            };
+            self.running = self.running.saturating_sub(1);
+            if desired {
+                self.attempts.insert(attempt, Local::Ended);
+                report.push(attempt);
+            } else {
+                self.forget(attempt, &mut forget);
+            }
+        }
+        if self.heartbeat_at.is_some() && !report.is_empty() {
+            out.push(Output::Report(report));
+        }
+        if !forget.is_empty() {
+            out.push(Output::Forget(forget));
+        }
+    }
+
+    /// Sends the heartbeat that is due, and stops everything once the fence is reached.
+    fn keep_time(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        let interval = self.granted.map_or(Span::ZERO, |session| session.heartbeat);
+        if self.heartbeat_at.is_some_and(|due| due <= now) {
+            out.push(Output::Heartbeat { sent: now });
+            self.heartbeat_at = Some(now.plus(Span(interval.micros().max(1))));
+        }
+        if self.fence <= now {
+            self.stop_running(Order::kill(StopReason::Fenced), now, out);
+        }
+    }
+
+    /// Launches what is wanted, if the lease still covers it.
+    fn launch(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        if self.draining || self.heartbeat_at.is_none() || self.fence <= now {
+            return;
+        }
+        for attempt in self.wanted.drain(..) {
+            if let Some(local) = self.attempts.get_mut(&attempt)
+                && *local == Local::Wanted
+            {
+                *local = Local::Running {
+                    kill_at: None,
+                    desired: true,
+                };
+                self.running = self.running.saturating_add(1);
+                out.push(Output::Launch(attempt));
+            }
+        }
+    }
+
+    /// Asks to be woken for the next heartbeat, or at the fence if something runs.
+    fn ask_to_be_woken(&mut self, now: Monotonic, out: &mut Vec<Output>) {
+        let fence = (self.running > 0 && now < self.fence).then_some(self.fence);
+        let wake_at = self.heartbeat_at.into_iter().chain(fence).min();
+        if let Some(at) = wake_at.filter(|at| Some(*at) != self.wake_at) {
+            out.push(Output::WakeAt(at));
+        }
+        self.wake_at = wake_at;
+    }
+}
