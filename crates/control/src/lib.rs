@@ -1,1 +1,228 @@
-//! The leader's brain: leases, planning passes and wake-ups
+//! The leader's brain: when to plan, whom to give up, when to wake.
+//!
+//! [`Controller::step`] is told what happened and answers with what it wants proposed. It keeps only what the state can give back
+//! after a restart: the ranked queues, the policies' cursors, the leases. Nothing in it is needed for safety.
+//!
+//! Absent on purpose: I/O, clocks, the log. The shell proposes what it is asked to, and says when that was answered.
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod lease;
+
+use alloc::vec::Vec;
+
+use rota_core::State;
+use rota_core::command::Command;
+use rota_core::event::Event;
+use rota_policy::{Budget, Planner, Ranked};
+use rota_types::{Monotonic, NodeId, Span, Steady, TaskId};
+
+use lease::Leases;
+
+/// The leader's memory.
+#[derive(Debug)]
+pub struct Controller {
+    ranked: Ranked,
+    planner: Planner,
+    leases: Leases,
+    /// Something may be placed that could not be placed before.
+    dirty: bool,
+    plan_in_flight: bool,
+    tick_in_flight: bool,
+    wake_at: Option<Monotonic>,
+}
+
+/// Something that the controller has to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// This server leads from now on: every node gets a full lease.
+    Elected,
+    /// An entry was applied.
+    Applied(&'a [Event]),
+    /// A proposal of the controller's was applied, or dropped before it could be.
+    Answered(Tag),
+    /// A node's worker was heard.
+    Heartbeat(NodeId),
+    /// The time of a [`Output::WakeAt`] has come.
+    Woke,
+}
+
+/// Something that the controller wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Propose this, and say [`Input::Answered`] afterwards.
+    Propose(Tag, Command),
+    /// Say [`Input::Woke`] at this time; replaces any earlier one.
+    WakeAt(Monotonic),
+}
+
+/// Names a proposal of the controller's. Each is in flight at most once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tag {
+    /// A plan.
+    Plan,
+    /// A tick.
+    Tick,
+    /// The loss of a node.
+    Lose(NodeId),
+}
+
+/// What the shell's clocks say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// This process's monotonic clock.
+    pub monotonic: Monotonic,
+    /// The steady time that an entry stamped now would carry.
+    pub steady: Steady,
+}
+
+impl Controller {
+    /// A controller that leads from now on. `lease` is how long a silent node keeps its attempts.
+    #[must_use]
+    pub fn new(state: &State, lease: Span) -> Self {
+        Self {
+            ranked: Ranked::new(state),
+            planner: Planner::default(),
+            leases: Leases::new(lease),
+            dirty: true,
+            plan_in_flight: false,
+            tick_in_flight: false,
+            wake_at: None,
+        }
+    }
+
+    /// How long a silent node keeps its attempts.
+    #[must_use]
+    pub fn lease(&self) -> Span {
+        self.leases.length()
+    }
+
+    /// How many queued tasks of its queue go before this one; `None` if it is not queued or may not start now.
+    #[must_use]
+    pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
+        self.ranked.ahead(state, task)
+    }
+
+    /// Takes one input in and says what follows from it.
+    pub fn step(&mut self, state: &State, input: Input<'_>, now: Now) -> Vec<Output> {
+        match input {
+            Input::Elected => self.leases.grant_all(state, now.monotonic),
+            Input::Applied(events) => self.observe(state, events, now),
+            Input::Answered(tag) => self.answered(tag),
+            Input::Heartbeat(node) => self.leases.renew(node, now.monotonic),
+            Input::Woke => self.wake_at = None,
+        }
+        let mut outputs = Vec::new();
+        self.expire(now, &mut outputs);
+        self.tick(state, now, &mut outputs);
+        self.plan(state, &mut outputs);
+        self.set_alarm(state, now, &mut outputs);
+        outputs
+    }
+
+    fn observe(&mut self, state: &State, events: &[Event], now: Now) {
+        for event in events {
+            self.dirty |= may_start_something(event);
+            match event {
+                Event::JobSubmitted(job) | Event::TasksCancelled { job, .. } => {
+                    self.ranked.refresh_job(state, *job);
+                }
+                Event::AttemptsCreated(placement) => {
+                    self.ranked.refresh_around(state, placement.task)
+                }
+                Event::AttemptEnded(record) => {
+                    self.ranked.refresh_around(state, record.attempt.task);
+                }
+                Event::TaskQueued(task) => self.ranked.refresh_around(state, *task),
+                Event::JobFinished(job) => self.ranked.refresh_job(state, job.id),
+                Event::NodeRegistered(node) => self.leases.grant(*node, now.monotonic),
+                Event::NodeLost(node) | Event::NodeRemoved { node, .. } => {
+                    self.leases.forget(*node)
+                }
+                Event::QueueConfigured(_) | Event::QueueRemoved(_) => {
+                    self.ranked.refresh_queues(state)
+                }
+                Event::StopRequested(_) | Event::NodeDraining(..) | Event::QueuePaused(..) => {}
+            }
+        }
+    }
+
+    fn answered(&mut self, tag: Tag) {
+        match tag {
+            Tag::Plan => self.plan_in_flight = false,
+            Tag::Tick => self.tick_in_flight = false,
+            Tag::Lose(node) => self.leases.answered(node),
+        }
+    }
+
+    fn expire(&mut self, now: Now, outputs: &mut Vec<Output>) {
+        for node in self.leases.expired(now.monotonic) {
+            outputs.push(Output::Propose(Tag::Lose(node), Command::LoseNode(node)));
+        }
+    }
+
+    fn tick(&mut self, state: &State, now: Now, outputs: &mut Vec<Output>) {
+        let due = state
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= now.steady);
+        if due && !self.tick_in_flight {
+            self.tick_in_flight = true;
+            outputs.push(Output::Propose(Tag::Tick, Command::Tick));
+        }
+    }
+
+    /// Plans if something may start and no plan is in flight: one at a time, so that no pass works on what another has taken.
+    fn plan(&mut self, state: &State, outputs: &mut Vec<Output>) {
+        if !self.dirty || self.plan_in_flight {
+            return;
+        }
+        let (plan, more) = self.planner.plan(state, &self.ranked, Budget::PASS);
+        self.dirty = more && !plan.placements.is_empty();
+        if !plan.placements.is_empty() {
+            self.plan_in_flight = true;
+            outputs.push(Output::Propose(Tag::Plan, Command::CommitPlan(plan)));
+        }
+    }
+
+    fn set_alarm(&mut self, state: &State, now: Now, outputs: &mut Vec<Output>) {
+        let deadline = state
+            .next_deadline()
+            .filter(|_| !self.tick_in_flight)
+            .map(|deadline| now.monotonic.plus(deadline.since(now.steady)));
+        let next = [deadline, self.leases.next_expiry()]
+            .into_iter()
+            .flatten()
+            .min();
+        if let Some(next) = next
+            && self.wake_at.is_none_or(|at| next < at)
+        {
+            self.wake_at = Some(next);
+            outputs.push(Output::WakeAt(next));
+        }
+    }
+}
+
+/// Whether a task may start after this event that could not before.
+fn may_start_something(event: &Event) -> bool {
+    match event {
+        Event::JobSubmitted(_)
+        | Event::AttemptEnded(_)
+        | Event::TaskQueued(_)
+        | Event::NodeRegistered(_)
+        | Event::NodeDraining(_, false)
+        | Event::QueueConfigured(_)
+        | Event::QueuePaused(_, false) => true,
+        Event::AttemptsCreated(_)
+        | Event::StopRequested(_)
+        | Event::TasksCancelled { .. }
+        | Event::JobFinished(_)
+        | Event::NodeLost(_)
+        | Event::NodeDraining(_, true)
+        | Event::NodeRemoved { .. }
+        | Event::QueuePaused(_, true)
+        | Event::QueueRemoved(_) => false,
+    }
+}

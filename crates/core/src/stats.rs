@@ -37,7 +37,7 @@ impl State {
                     totals.supply.add(&node.spec.capacity, 1);
                 }
                 NodeState::Draining => {
-                    totals.nodes_draining = totals.nodes_draining.saturating_add(1)
+                    totals.nodes_draining = totals.nodes_draining.saturating_add(1);
                 }
                 NodeState::Lost => totals.nodes_lost = totals.nodes_lost.saturating_add(1),
             }

@@ -137,7 +137,7 @@ impl State {
             match (&task.phase, job.group_of(id.index)) {
                 (Phase::Running(_), _) => running.push(id),
                 (Phase::Queued { .. } | Phase::Waiting { .. }, Some(group)) => {
-                    idle.push((id, group))
+                    idle.push((id, group));
                 }
                 (Phase::Queued { .. } | Phase::Waiting { .. }, None) => {}
             }

@@ -85,14 +85,13 @@ impl State {
         } else {
             ending.state
         };
-        let verdict = judge(
-            task,
-            &group.retry,
+        let ended = Judged {
+            attempt: attempt_id,
             state,
-            ending.failure,
-            self.steady,
-            attempt_id,
-        );
+            failure: ending.failure,
+            at: self.steady,
+        };
+        let verdict = judge(task, &group.retry, ended);
         self.release(id, at, &attempt);
         match verdict.next {
             Next::Queued => self.set_phase(id, at, Phase::Queued { since: self.steady }),
@@ -199,15 +198,22 @@ struct Verdict {
     failure: Option<Failure>,
 }
 
-/// Decides what becomes of a task whose attempt ended, and counts the attempt (I4).
-fn judge(
-    task: &mut Task,
-    retry: &RetryPolicy,
+/// An attempt that ended, as far as it decides what comes next.
+struct Judged {
+    attempt: AttemptId,
     state: AttemptState,
     failure: Option<Failure>,
-    steady: Steady,
-    attempt: AttemptId,
-) -> Verdict {
+    at: Steady,
+}
+
+/// Decides what becomes of a task whose attempt ended, and counts the attempt (I4).
+fn judge(task: &mut Task, retry: &RetryPolicy, ended: Judged) -> Verdict {
+    let Judged {
+        attempt,
+        state,
+        failure,
+        at,
+    } = ended;
     match state {
         AttemptState::Succeeded => Verdict {
             next: Next::Finished(TaskState::Succeeded),
@@ -244,7 +250,7 @@ fn judge(
             let next = if again {
                 match backoff(retry.backoff, task.failures, attempt) {
                     Span::ZERO => Next::Queued,
-                    pause => Next::Waiting(steady.plus(pause)),
+                    pause => Next::Waiting(at.plus(pause)),
                 }
             } else {
                 Next::Finished(TaskState::Failed)

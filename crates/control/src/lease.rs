@@ -1,0 +1,97 @@
+//! Leases: how long each node may stay silent. Leader memory only; a new leader has heard nobody and gives everyone a full lease.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use rota_core::State;
+use rota_types::{Monotonic, NodeId, Span};
+
+/// The leases of all nodes that are not lost.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    length: Span,
+    ends: BTreeMap<NodeId, Lease>,
+}
+
+/// One node's lease.
+#[derive(Clone, Copy, Debug)]
+struct Lease {
+    ends_at: Monotonic,
+    /// Whether its loss is proposed already.
+    losing: bool,
+}
+
+impl Leases {
+    pub(crate) fn new(length: Span) -> Self {
+        Self {
+            length,
+            ends: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn length(&self) -> Span {
+        self.length
+    }
+
+    pub(crate) fn grant_all(&mut self, state: &State, now: Monotonic) {
+        self.ends.clear();
+        for (id, node) in state.nodes() {
+            if !node.lost {
+                self.grant(id, now);
+            }
+        }
+    }
+
+    pub(crate) fn grant(&mut self, node: NodeId, now: Monotonic) {
+        self.ends.insert(
+            node,
+            Lease {
+                ends_at: now.plus(self.length),
+                losing: false,
+            },
+        );
+    }
+
+    /// Renews a lease that has not run out. One whose loss is proposed stays as it is: the proposal may be committed already.
+    pub(crate) fn renew(&mut self, node: NodeId, now: Monotonic) {
+        if let Some(lease) = self.ends.get_mut(&node).filter(|lease| !lease.losing) {
+            lease.ends_at = lease.ends_at.max(now.plus(self.length));
+        }
+    }
+
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.ends.remove(&node);
+    }
+
+    /// The proposal to lose the node was applied, or dropped: then it may be made again.
+    pub(crate) fn answered(&mut self, node: NodeId) {
+        if let Some(lease) = self.ends.get_mut(&node) {
+            lease.losing = false;
+        }
+    }
+
+    /// Nodes whose lease has run out, each once.
+    pub(crate) fn expired(&mut self, now: Monotonic) -> Vec<NodeId> {
+        let due = |lease: &Lease| lease.ends_at <= now && !lease.losing;
+        let nodes: Vec<NodeId> = self
+            .ends
+            .iter()
+            .filter(|(_, lease)| due(lease))
+            .map(|(id, _)| *id)
+            .collect();
+        for node in &nodes {
+            if let Some(lease) = self.ends.get_mut(node) {
+                lease.losing = true;
+            }
+        }
+        nodes
+    }
+
+    pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
+        self.ends
+            .values()
+            .filter(|lease| !lease.losing)
+            .map(|lease| lease.ends_at)
+            .min()
+    }
+}
