@@ -11,6 +11,8 @@ use rota_types::{Monotonic, NodeId, Span};
 pub(crate) struct Leases {
     length: Span,
     ends: BTreeMap<NodeId, Lease>,
+    /// No lease ends before this: renewals leave it behind, and a look at every lease catches it up.
+    floor: Monotonic,
 }
 
 /// One node's lease.
@@ -26,6 +28,7 @@ impl Leases {
         Self {
             length,
             ends: BTreeMap::new(),
+            floor: Monotonic(u64::MAX),
         }
     }
 
@@ -67,31 +70,30 @@ impl Leases {
     pub(crate) fn answered(&mut self, node: NodeId) {
         if let Some(lease) = self.ends.get_mut(&node) {
             lease.losing = false;
+            self.floor = self.floor.min(lease.ends_at);
         }
     }
 
     /// Nodes whose lease has run out, each once.
     pub(crate) fn expired(&mut self, now: Monotonic) -> Vec<NodeId> {
-        let due = |lease: &Lease| lease.ends_at <= now && !lease.losing;
-        let nodes: Vec<NodeId> = self
-            .ends
-            .iter()
-            .filter(|(_, lease)| due(lease))
-            .map(|(id, _)| *id)
-            .collect();
-        for node in &nodes {
-            if let Some(lease) = self.ends.get_mut(node) {
+        let mut nodes = Vec::new();
+        if now < self.floor {
+            return nodes;
+        }
+        self.floor = Monotonic(u64::MAX);
+        for (node, lease) in self.ends.iter_mut().filter(|(_, lease)| !lease.losing) {
+            if lease.ends_at <= now {
                 lease.losing = true;
+                nodes.push(*node);
+            } else {
+                self.floor = self.floor.min(lease.ends_at);
             }
         }
         nodes
     }
 
+    /// When to look again: no lease ends earlier.
     pub(crate) fn next_expiry(&self) -> Option<Monotonic> {
-        self.ends
-            .values()
-            .filter(|lease| !lease.losing)
-            .map(|lease| lease.ends_at)
-            .min()
+        (self.floor < Monotonic(u64::MAX)).then_some(self.floor)
     }
 }

@@ -131,7 +131,7 @@ impl Controller {
                     self.ranked.refresh_job(state, *job);
                 }
                 Event::AttemptsCreated(placement) => {
-                    self.ranked.refresh_around(state, placement.task)
+                    self.ranked.refresh_around(state, placement.task);
                 }
                 Event::AttemptEnded(record) => {
                     self.ranked.refresh_around(state, record.attempt.task);
@@ -140,10 +140,10 @@ impl Controller {
                 Event::JobFinished(job) => self.ranked.refresh_job(state, job.id),
                 Event::NodeRegistered(node) => self.leases.grant(*node, now.monotonic),
                 Event::NodeLost(node) | Event::NodeRemoved { node, .. } => {
-                    self.leases.forget(*node)
+                    self.leases.forget(*node);
                 }
                 Event::QueueConfigured(_) | Event::QueueRemoved(_) => {
-                    self.ranked.refresh_queues(state)
+                    self.ranked.refresh_queues(state);
                 }
                 Event::StopRequested(_) | Event::NodeDraining(..) | Event::QueuePaused(..) => {}
             }
@@ -152,7 +152,11 @@ impl Controller {
 
     fn answered(&mut self, tag: Tag) {
         match tag {
-            Tag::Plan => self.plan_in_flight = false,
+            Tag::Plan => {
+                // Whatever `apply` refused has to be planned again.
+                self.plan_in_flight = false;
+                self.dirty = true;
+            }
             Tag::Tick => self.tick_in_flight = false,
             Tag::Lose(node) => self.leases.answered(node),
         }
