@@ -25,11 +25,7 @@ struct Lease {
 
 impl Leases {
     pub(crate) fn new(length: Span) -> Self {
-        Self {
-            length,
-            ends: BTreeMap::new(),
-            floor: Monotonic(u64::MAX),
-        }
+        Self { length, ends: BTreeMap::new(), floor: Monotonic(u64::MAX) }
     }
 
     pub(crate) fn length(&self) -> Span {
@@ -46,13 +42,7 @@ impl Leases {
     }
 
     pub(crate) fn grant(&mut self, node: NodeId, now: Monotonic) {
-        self.ends.insert(
-            node,
-            Lease {
-                ends_at: now.plus(self.length),
-                losing: false,
-            },
-        );
+        self.ends.insert(node, Lease { ends_at: now.plus(self.length), losing: false });
     }
 
     /// Renews a lease that has not run out. One whose loss is proposed stays as it is: the proposal may be committed already.

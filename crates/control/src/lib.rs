@@ -169,9 +169,7 @@ impl Controller {
     }
 
     fn tick(&mut self, state: &State, now: Now, outputs: &mut Vec<Output>) {
-        let due = state
-            .next_deadline()
-            .is_some_and(|deadline| deadline <= now.steady);
+        let due = state.next_deadline().is_some_and(|deadline| deadline <= now.steady);
         if due && !self.tick_in_flight {
             self.tick_in_flight = true;
             outputs.push(Output::Propose(Tag::Tick, Command::Tick));
@@ -196,10 +194,7 @@ impl Controller {
             .next_deadline()
             .filter(|_| !self.tick_in_flight)
             .map(|deadline| now.monotonic.plus(deadline.since(now.steady)));
-        let next = [deadline, self.leases.next_expiry()]
-            .into_iter()
-            .flatten()
-            .min();
+        let next = [deadline, self.leases.next_expiry()].into_iter().flatten().min();
         if let Some(next) = next
             && self.wake_at.is_none_or(|at| next < at)
         {

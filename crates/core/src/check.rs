@@ -62,9 +62,7 @@ impl State {
             let mut free = node.spec.capacity.clone();
             free.sub(&sum, 1);
             if node.held != sum || node.free != free {
-                found.push(Violation::I1Capacity(format!(
-                    "node {id}: {node:?}, held {sum:?}"
-                )));
+                found.push(Violation::I1Capacity(format!("node {id}: {node:?}, held {sum:?}")));
             }
             if node.live != live {
                 found.push(Violation::I2LiveAttempt(format!(
@@ -86,17 +84,10 @@ impl State {
     fn check_tasks(&self, found: &mut Vec<Violation>) {
         for (id, task) in &self.tasks {
             let Some(group) = self.group(*id) else {
-                found.push(Violation::I9Counter(format!(
-                    "task {id} belongs to no live job"
-                )));
+                found.push(Violation::I9Counter(format!("task {id} belongs to no live job")));
                 continue;
             };
-            let Task {
-                attempts,
-                failures,
-                lost,
-                phase,
-            } = task;
+            let Task { attempts, failures, lost, phase } = task;
             let live = u32::from(matches!(phase, Phase::Running(_)));
             if *attempts != failures.saturating_add(*lost).saturating_add(live)
                 || *failures >= group.retry.attempts_max
@@ -123,12 +114,7 @@ impl State {
                     found.push(Violation::I9Counter(text));
                 }
                 live = live.saturating_add(counts.live());
-                let only_live = Counts {
-                    succeeded: 0,
-                    failed: 0,
-                    cancelled: 0,
-                    ..counts
-                };
+                let only_live = Counts { succeeded: 0, failed: 0, cancelled: 0, ..counts };
                 let sum = queues.entry(job.queue).or_default();
                 *sum = sum.plus(&only_live);
                 let (groups, queued, running) = shapes.entry(group.shape).or_default();
@@ -137,10 +123,8 @@ impl State {
                 *running = running.saturating_add(counts.running);
             }
             if live != job.live || live == 0 {
-                found.push(Violation::I9Counter(format!(
-                    "job {id}: {} live, not {live}",
-                    job.live
-                )));
+                found
+                    .push(Violation::I9Counter(format!("job {id}: {} live, not {live}", job.live)));
             }
             live_tasks = live_tasks.saturating_add(live);
         }
@@ -165,9 +149,7 @@ impl State {
             .map(|(id, entry)| (id, (entry.groups, entry.queued, entry.running)))
             .collect();
         if kept != shapes {
-            found.push(Violation::I9Counter(format!(
-                "shapes {kept:?}, not {shapes:?}"
-            )));
+            found.push(Violation::I9Counter(format!("shapes {kept:?}, not {shapes:?}")));
         }
     }
 
@@ -201,21 +183,12 @@ impl State {
                 Phase::Queued { .. } | Phase::Running(_) => None,
             })
             .collect();
-        let nodes: BTreeMap<_, _> = self
-            .nodes
-            .iter()
-            .map(|(id, node)| (node.spec.name.clone(), *id))
-            .collect();
-        let queues: BTreeMap<_, _> = self
-            .queues
-            .iter()
-            .map(|(id, queue)| (queue.spec.name.clone(), *id))
-            .collect();
-        let keys: BTreeSet<_> = self
-            .keys
-            .iter()
-            .map(|(key, used)| (used.used_at, key.clone()))
-            .collect();
+        let nodes: BTreeMap<_, _> =
+            self.nodes.iter().map(|(id, node)| (node.spec.name.clone(), *id)).collect();
+        let queues: BTreeMap<_, _> =
+            self.queues.iter().map(|(id, queue)| (queue.spec.name.clone(), *id)).collect();
+        let keys: BTreeSet<_> =
+            self.keys.iter().map(|(key, used)| (used.used_at, key.clone())).collect();
         for (name, holds) in [
             ("waiting", waiting == self.waiting),
             ("node names", nodes == self.node_names),
@@ -245,14 +218,8 @@ impl State {
     fn check_limits(&self, found: &mut Vec<Violation>) {
         for (id, job) in &self.jobs {
             for group in &job.groups {
-                if group
-                    .parallel_max
-                    .is_some_and(|limit| group.counts.running > u64::from(limit))
-                {
-                    found.push(Violation::I11Limit(format!(
-                        "job {id} group {}",
-                        group.name
-                    )));
+                if group.parallel_max.is_some_and(|limit| group.counts.running > u64::from(limit)) {
+                    found.push(Violation::I11Limit(format!("job {id} group {}", group.name)));
                 }
             }
         }

@@ -73,10 +73,7 @@ impl State {
             Some(_) | None => {}
         }
         let shape = self.shape(group.shape);
-        let nodes = self
-            .nodes()
-            .map(|(id, node)| (id, node.unfit(shape)))
-            .collect();
+        let nodes = self.nodes().map(|(id, node)| (id, node.unfit(shape))).collect();
         Some(Explanation { holds, nodes })
     }
 }

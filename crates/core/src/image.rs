@@ -127,27 +127,11 @@ impl State {
             next_queue: self.next_queue,
         });
         let queues = self.queues.iter().map(|(id, queue)| {
-            let Queue {
-                spec,
-                paused,
-                counts: _,
-            } = queue;
-            Record::Queue(QueueRecord {
-                id: *id,
-                spec: spec.clone(),
-                paused: *paused,
-            })
+            let Queue { spec, paused, counts: _ } = queue;
+            Record::Queue(QueueRecord { id: *id, spec: spec.clone(), paused: *paused })
         });
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let Node {
-                spec,
-                draining,
-                lost,
-                registered_at,
-                held: _,
-                free: _,
-                live: _,
-            } = node;
+            let Node { spec, draining, lost, registered_at, held: _, free: _, live: _ } = node;
             Record::Node(NodeRecord {
                 id: *id,
                 spec: spec.clone(),
@@ -156,24 +140,11 @@ impl State {
                 registered_at: *registered_at,
             })
         });
-        let jobs = self
-            .jobs
-            .iter()
-            .map(|(id, job)| Record::Job(Box::new(self.job_record(*id, job))));
-        let tasks = self
-            .tasks
-            .iter()
-            .map(|(id, task)| Record::Task(*id, task.clone()));
-        let keys = self
-            .keys
-            .iter()
-            .map(|(key, used)| Record::Key(Arc::clone(key), *used));
-        core::iter::once(meta)
-            .chain(queues)
-            .chain(nodes)
-            .chain(jobs)
-            .chain(tasks)
-            .chain(keys)
+        let jobs =
+            self.jobs.iter().map(|(id, job)| Record::Job(Box::new(self.job_record(*id, job))));
+        let tasks = self.tasks.iter().map(|(id, task)| Record::Task(*id, task.clone()));
+        let keys = self.keys.iter().map(|(key, used)| Record::Key(Arc::clone(key), *used));
+        core::iter::once(meta).chain(queues).chain(nodes).chain(jobs).chain(tasks).chain(keys)
     }
 
     fn job_record(&self, id: JobId, job: &Job) -> JobRecord {
@@ -227,32 +198,12 @@ impl State {
             }
             Record::Queue(QueueRecord { id, spec, paused }) => {
                 self.queue_names.insert(spec.name.clone(), id);
-                self.queues.insert(
-                    id,
-                    Queue {
-                        spec,
-                        paused,
-                        counts: Default::default(),
-                    },
-                );
+                self.queues.insert(id, Queue { spec, paused, counts: Default::default() });
             }
             Record::Node(record) => {
-                let NodeRecord {
-                    id,
-                    spec,
-                    draining,
-                    lost,
-                    registered_at,
-                } = record;
+                let NodeRecord { id, spec, draining, lost, registered_at } = record;
                 self.node_names.insert(spec.name.clone(), id);
-                self.nodes.insert(
-                    id,
-                    Node {
-                        draining,
-                        lost,
-                        ..Node::new(spec, registered_at)
-                    },
-                );
+                self.nodes.insert(id, Node { draining, lost, ..Node::new(spec, registered_at) });
             }
             Record::Job(record) => self.restore_job(*record)?,
             Record::Task(id, task) => self.restore_task(id, task)?,
@@ -281,24 +232,15 @@ impl State {
             group.fresh = all.intersection(&record.fresh);
             let failed = all.intersection(&record.failed).len();
             let cancelled = all.intersection(&record.cancelled).len();
-            let known = group
-                .fresh
-                .len()
-                .saturating_add(failed)
-                .saturating_add(cancelled);
-            let succeeded = all
-                .len()
-                .checked_sub(known)
-                .ok_or(BadImage("a task is in two states"))?;
+            let known = group.fresh.len().saturating_add(failed).saturating_add(cancelled);
+            let succeeded =
+                all.len().checked_sub(known).ok_or(BadImage("a task is in two states"))?;
             sizes.push((group.fresh.len(), succeeded, failed, cancelled));
             groups.push(group);
         }
         self.insert_job(record, groups);
         for (group, (fresh, succeeded, failed, cancelled)) in sizes.into_iter().enumerate() {
-            let at = GroupAt {
-                job: self.last_job(),
-                group,
-            };
+            let at = GroupAt { job: self.last_job(), group };
             self.shift(at, None, Slot::Queued, fresh);
             self.shift(at, None, Slot::Over(TaskState::Succeeded), succeeded);
             self.shift(at, None, Slot::Over(TaskState::Failed), failed);
@@ -343,27 +285,17 @@ impl State {
     }
 
     fn restore_task(&mut self, id: TaskId, task: Task) -> Result<(), BadImage> {
-        let job = self
-            .jobs
-            .get(&id.job)
-            .ok_or(BadImage("a task belongs to no job"))?;
-        let place = job
-            .group_of(id.index)
-            .ok_or(BadImage("a task belongs to no group"))?;
-        let group = job
-            .groups
-            .get(place)
-            .ok_or(BadImage("a task belongs to no group"))?;
+        let job = self.jobs.get(&id.job).ok_or(BadImage("a task belongs to no job"))?;
+        let place = job.group_of(id.index).ok_or(BadImage("a task belongs to no group"))?;
+        let group = job.groups.get(place).ok_or(BadImage("a task belongs to no group"))?;
         if group.counts.succeeded == 0 || group.fresh.contains(id.index) {
             return Err(BadImage("a task is in two states"));
         }
         let shape = self.shapes.get(group.shape);
         match &task.phase {
             Phase::Running(attempt) => {
-                let node = self
-                    .nodes
-                    .get_mut(&attempt.node)
-                    .ok_or(BadImage("an attempt runs nowhere"))?;
+                let node =
+                    self.nodes.get_mut(&attempt.node).ok_or(BadImage("an attempt runs nowhere"))?;
                 node.hold(&shape.shape.need, 1);
                 node.live.insert(id);
             }
@@ -373,15 +305,7 @@ impl State {
             Phase::Queued { .. } => {}
         }
         let from = Some(Slot::Over(TaskState::Succeeded));
-        self.shift(
-            GroupAt {
-                job: id.job,
-                group: place,
-            },
-            from,
-            slot_of(&task.phase),
-            1,
-        );
+        self.shift(GroupAt { job: id.job, group: place }, from, slot_of(&task.phase), 1);
         self.tasks.insert(id, task);
         Ok(())
     }
@@ -413,8 +337,6 @@ impl Hasher for Fnv {
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value)
-            .wrapping_mul(0x0000_0100_0000_01B3)
-            .rotate_left(23);
+        self.0 = (self.0 ^ value).wrapping_mul(0x0000_0100_0000_01B3).rotate_left(23);
     }
 }

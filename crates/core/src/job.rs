@@ -150,9 +150,7 @@ impl Job {
     /// How many tasks of all groups are in each state.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.groups
-            .iter()
-            .fold(Counts::default(), |sum, group| sum.plus(&group.counts))
+        self.groups.iter().fold(Counts::default(), |sum, group| sum.plus(&group.counts))
     }
 
     /// How many tasks the job has.
@@ -166,20 +164,13 @@ impl Job {
     pub fn group_of(&self, index: u32) -> Option<usize> {
         let after = self.groups.partition_point(|group| group.first <= index);
         let place = after.checked_sub(1)?;
-        self.groups
-            .get(place)
-            .filter(|group| index < group.end())
-            .map(|_| place)
+        self.groups.get(place).filter(|group| index < group.end()).map(|_| place)
     }
 
     /// Where the job stands.
     #[must_use]
     pub fn state(&self) -> JobState {
-        if self.started_at.is_none() {
-            JobState::Queued
-        } else {
-            JobState::Running
-        }
+        if self.started_at.is_none() { JobState::Queued } else { JobState::Running }
     }
 }
 
@@ -230,18 +221,13 @@ impl Counts {
     /// Tasks that are not over.
     #[must_use]
     pub fn live(&self) -> u64 {
-        self.queued
-            .saturating_add(self.waiting)
-            .saturating_add(self.running)
+        self.queued.saturating_add(self.waiting).saturating_add(self.running)
     }
 
     /// All tasks.
     #[must_use]
     pub fn total(&self) -> u64 {
-        let over = self
-            .succeeded
-            .saturating_add(self.failed)
-            .saturating_add(self.cancelled);
+        let over = self.succeeded.saturating_add(self.failed).saturating_add(self.cancelled);
         self.live().saturating_add(over)
     }
 
@@ -263,11 +249,7 @@ impl FinishedJob {
     #[must_use]
     pub fn state(&self) -> JobState {
         match self.counts {
-            Counts {
-                failed: 0,
-                cancelled: 0,
-                ..
-            } => JobState::Succeeded,
+            Counts { failed: 0, cancelled: 0, .. } => JobState::Succeeded,
             Counts { failed: 0, .. } => JobState::Cancelled,
             Counts { .. } => JobState::Failed,
         }

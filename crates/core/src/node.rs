@@ -92,20 +92,13 @@ impl Node {
     #[must_use]
     pub fn admits(&self, shape: &Shape) -> bool {
         self.state() == NodeState::Ready
-            && shape
-                .constraints
-                .iter()
-                .all(|constraint| constraint.admits(&self.spec.labels))
+            && shape.constraints.iter().all(|constraint| constraint.admits(&self.spec.labels))
     }
 
     /// How many tasks of `shape` could start on the node now.
     #[must_use]
     pub fn times(&self, shape: &Shape) -> u64 {
-        if self.admits(shape) {
-            self.free.times(&shape.need).min(self.slots())
-        } else {
-            0
-        }
+        if self.admits(shape) { self.free.times(&shape.need).min(self.slots()) } else { 0 }
     }
 
     /// Everything that keeps a task of `shape` from starting on the node now.
@@ -120,27 +113,19 @@ impl Node {
         for constraint in &shape.constraints {
             if !constraint.admits(&self.spec.labels) {
                 let found = self.spec.labels.get(&constraint.key).cloned();
-                reasons.push(Unfit::Constraint(Unmet {
-                    constraint: constraint.clone(),
-                    found,
-                }));
+                reasons.push(Unfit::Constraint(Unmet { constraint: constraint.clone(), found }));
             }
         }
         for shortage in self.free.shortages(&shape.need) {
             let capacity = self.spec.capacity.amount(&shortage.resource);
             reasons.push(if capacity < shortage.need {
-                Unfit::TooSmall(Shortage {
-                    have: capacity,
-                    ..shortage
-                })
+                Unfit::TooSmall(Shortage { have: capacity, ..shortage })
             } else {
                 Unfit::Short(shortage)
             });
         }
         if self.slots() == 0 {
-            reasons.push(Unfit::Full {
-                limit: self.spec.attempts_max,
-            });
+            reasons.push(Unfit::Full { limit: self.spec.attempts_max });
         }
         reasons
     }

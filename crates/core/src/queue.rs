@@ -54,11 +54,7 @@ impl Queue {
     #[must_use]
     pub fn room(&self) -> u64 {
         let limit = self.spec.running_max.map_or(u64::MAX, u64::from);
-        if self.paused {
-            0
-        } else {
-            limit.saturating_sub(self.counts.running)
-        }
+        if self.paused { 0 } else { limit.saturating_sub(self.counts.running) }
     }
 }
 

@@ -42,10 +42,7 @@ impl Shapes {
     }
 
     fn add(&mut self, shape: Arc<Shape>) -> ShapeId {
-        let fresh = ShapeUse {
-            shape: Arc::clone(&shape),
-            ..ShapeUse::default()
-        };
+        let fresh = ShapeUse { shape: Arc::clone(&shape), ..ShapeUse::default() };
         let id = match self.free.pop_first() {
             Some(id) => {
                 if let Some(entry) = self.entries.get_mut(id.0 as usize) {
@@ -81,9 +78,7 @@ impl Shapes {
     /// # Panics
     /// If no live group has it: groups hold their shapes.
     pub(crate) fn get(&self, id: ShapeId) -> &ShapeUse {
-        self.entries
-            .get(id.0 as usize)
-            .expect("groups hold their shapes")
+        self.entries.get(id.0 as usize).expect("groups hold their shapes")
     }
 
     pub(crate) fn get_mut(&mut self, id: ShapeId) -> Option<&mut ShapeUse> {

@@ -120,10 +120,7 @@ impl State {
 
     /// Jobs that are not over and whose id is below `before`, newest first.
     pub fn jobs_before(&self, before: JobId) -> impl Iterator<Item = (JobId, &Job)> {
-        self.jobs
-            .range(..before)
-            .rev()
-            .map(|(id, job)| (*id, job.as_ref()))
+        self.jobs.range(..before).rev().map(|(id, job)| (*id, job.as_ref()))
     }
 
     /// How many jobs are not over.
@@ -148,8 +145,7 @@ impl State {
     #[must_use]
     pub fn group(&self, id: TaskId) -> Option<&Group> {
         let job = self.job(id.job)?;
-        job.group_of(id.index)
-            .and_then(|place| job.groups.get(place))
+        job.group_of(id.index).and_then(|place| job.groups.get(place))
     }
 
     /// A task that has been tried and is not over.
@@ -161,10 +157,7 @@ impl State {
     /// Tasks of a job that have been tried and are not over, by index.
     pub fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (TaskId, &Task)> {
         let from = TaskId { job, index: 0 };
-        let to = TaskId {
-            job,
-            index: u32::MAX,
-        };
+        let to = TaskId { job, index: u32::MAX };
         self.tasks.range(from..=to).map(|(id, task)| (*id, task))
     }
 
@@ -172,9 +165,7 @@ impl State {
     #[must_use]
     pub fn standing(&self, id: TaskId) -> Option<Standing<'_>> {
         let job = self.job(id.job)?;
-        let group = job
-            .group_of(id.index)
-            .and_then(|place| job.groups.get(place))?;
+        let group = job.group_of(id.index).and_then(|place| job.groups.get(place))?;
         Some(if let Some(task) = self.tasks.get(&id) {
             Standing::Tried(task)
         } else if group.fresh.contains(id.index) {
@@ -200,12 +191,7 @@ impl State {
     /// Every shape that a live group has, with how many tasks of it are queued and running.
     pub fn shapes(&self) -> impl Iterator<Item = (&Shape, u64, u64)> {
         self.shapes.iter().map(|(_, entry)| {
-            let ShapeUse {
-                shape,
-                queued,
-                running,
-                ..
-            } = entry;
+            let ShapeUse { shape, queued, running, .. } = entry;
             (shape.as_ref(), *queued, *running)
         })
     }
@@ -259,10 +245,7 @@ impl State {
     #[must_use]
     pub fn next_deadline(&self) -> Option<Steady> {
         let waiting = self.waiting.first().map(|(until, _)| *until);
-        let key = self
-            .keys_by_age
-            .first()
-            .map(|(used_at, _)| used_at.plus(IDEMPOTENCY_WINDOW));
+        let key = self.keys_by_age.first().map(|(used_at, _)| used_at.plus(IDEMPOTENCY_WINDOW));
         [waiting, key].into_iter().flatten().min()
     }
 
@@ -270,14 +253,7 @@ impl State {
         let id = self.next_queue;
         self.next_queue = id.next();
         self.queue_names.insert(spec.name.clone(), id);
-        self.queues.insert(
-            id,
-            Queue {
-                spec,
-                paused: false,
-                counts: Default::default(),
-            },
-        );
+        self.queues.insert(id, Queue { spec, paused: false, counts: Default::default() });
     }
 
     /// Moves `tasks` tasks of one group from one slot to another, in every count that knows them. The only writer of counts.
@@ -348,11 +324,7 @@ impl State {
         if let Phase::Waiting { until } = task.phase {
             self.waiting.remove(&(until, id));
         }
-        self.note_end(
-            id.job,
-            RangeSet::from_range(id.index, id.index.saturating_add(1)),
-            how,
-        );
+        self.note_end(id.job, RangeSet::from_range(id.index, id.index.saturating_add(1)), how);
         self.shift(of, Some(slot_of(&task.phase)), Slot::Over(how), 1);
     }
 
@@ -395,7 +367,5 @@ fn more(count: &mut u64, tasks: u64) {
 /// # Panics
 /// If more would be taken away than there is: every task is counted before it moves (I9).
 fn less(count: &mut u64, tasks: u64) {
-    *count = count
-        .checked_sub(tasks)
-        .expect("every task is counted before it moves");
+    *count = count.checked_sub(tasks).expect("every task is counted before it moves");
 }

@@ -44,9 +44,7 @@ impl State {
             totals.held.add(&node.held, 1);
         }
         for (shape, queued, running) in self.shapes() {
-            totals
-                .demand
-                .add(&shape.need, queued.saturating_add(running));
+            totals.demand.add(&shape.need, queued.saturating_add(running));
         }
         for (_, queue) in self.queues() {
             totals.tasks = totals.tasks.plus(&queue.counts);

@@ -72,9 +72,6 @@ impl Task {
     /// The id of the latest attempt.
     #[must_use]
     pub fn latest(&self, task: TaskId) -> AttemptId {
-        AttemptId {
-            task,
-            number: self.attempts,
-        }
+        AttemptId { task, number: self.attempts }
     }
 }

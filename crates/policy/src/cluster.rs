@@ -28,10 +28,7 @@ impl<'a> Cluster<'a> {
     /// The cluster as the state has it.
     #[must_use]
     pub fn new(state: &'a State) -> Self {
-        Self {
-            state,
-            taken: BTreeMap::new(),
-        }
+        Self { state, taken: BTreeMap::new() }
     }
 
     /// Every node, by id.
@@ -63,8 +60,7 @@ impl<'a> Cluster<'a> {
         }
         let mut free = node.free.clone();
         free.sub(&taken.need, 1);
-        free.times(&shape.need)
-            .min(node.slots().saturating_sub(taken.attempts))
+        free.times(&shape.need).min(node.slots().saturating_sub(taken.attempts))
     }
 
     /// How many attempts the node runs, planned ones included.
@@ -113,9 +109,6 @@ impl<'a> Cluster<'a> {
 
 /// `part` of `whole`, in millionths.
 fn share(part: u64, whole: u64) -> u64 {
-    let share = u128::from(part)
-        .saturating_mul(WHOLE)
-        .checked_div(u128::from(whole))
-        .unwrap_or(0);
+    let share = u128::from(part).saturating_mul(WHOLE).checked_div(u128::from(whole)).unwrap_or(0);
     u64::try_from(share).unwrap_or(u64::MAX)
 }

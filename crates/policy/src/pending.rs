@@ -40,16 +40,9 @@ pub struct Candidate {
 impl<'a> Pending<'a> {
     /// All queued tasks of a queue of which `room` may start.
     pub(crate) fn new(queue: &'a RankedQueue, room: u64) -> Self {
-        let mut pending = Self {
-            heads: BTreeSet::new(),
-            shapes: BTreeMap::new(),
-            room,
-        };
+        let mut pending = Self { heads: BTreeSet::new(), shapes: BTreeMap::new(), room };
         for (shape, runs) in &queue.by_shape {
-            let runs = Runs {
-                rest: runs.iter(),
-                left: 0,
-            };
+            let runs = Runs { rest: runs.iter(), left: 0 };
             pending.shapes.insert(*shape, runs);
             pending.advance(*shape);
         }
@@ -62,11 +55,7 @@ impl<'a> Pending<'a> {
         let (_, task, shape) = *self.heads.first()?;
         let left = self.shapes.get(&shape)?.left;
         let room = u32::try_from(self.room).unwrap_or(u32::MAX);
-        (room > 0).then_some(Candidate {
-            task,
-            count: left.min(room),
-            shape,
-        })
+        (room > 0).then_some(Candidate { task, count: left.min(room), shape })
     }
 
     /// Takes the first `count` tasks of the candidate out.
@@ -82,10 +71,7 @@ impl<'a> Pending<'a> {
         if runs.left == 0 {
             self.advance(shape);
         } else {
-            let task = TaskId {
-                index: task.index.saturating_add(count),
-                ..task
-            };
+            let task = TaskId { index: task.index.saturating_add(count), ..task };
             self.heads.insert((rank, task, shape));
         }
     }

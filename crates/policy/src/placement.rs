@@ -85,10 +85,6 @@ fn place_greedily(
         cluster.take(node, shape, count);
         pending.take(count);
         budget.spend_tasks(count);
-        plan.placements.push(Placed {
-            task: candidate.task,
-            count,
-            node,
-        });
+        plan.placements.push(Placed { task: candidate.task, count, node });
     }
 }

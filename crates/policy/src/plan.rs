@@ -44,10 +44,7 @@ const TURN_TASKS: u32 = 16;
 
 impl Budget {
     /// One pass of the live system: looks at up to a million nodes and places up to [`BATCH_MAX`] tasks.
-    pub const PASS: Self = Self {
-        steps: 1_000_000,
-        tasks: BATCH_MAX as u32,
-    };
+    pub const PASS: Self = Self { steps: 1_000_000, tasks: BATCH_MAX as u32 };
 
     /// A budget of `steps` looked-at nodes and `tasks` placed tasks.
     #[must_use]
@@ -88,29 +85,18 @@ impl Planner {
             if budget.is_used_up() {
                 return (plan, true);
             }
-            let turn = if open.len() == 1 {
-                budget.tasks
-            } else {
-                TURN_TASKS.min(budget.tasks)
-            };
+            let turn = if open.len() == 1 { budget.tasks } else { TURN_TASKS.min(budget.tasks) };
             let (Some(pending), Some(seat)) = (open.get_mut(&id), self.queues.get_mut(&id)) else {
                 break;
             };
-            let mut share = Budget {
-                tasks: turn,
-                ..budget
-            };
-            seat.policy
-                .place(&mut cluster, pending, &mut share, &mut plan);
+            let mut share = Budget { tasks: turn, ..budget };
+            seat.policy.place(&mut cluster, pending, &mut share, &mut plan);
             let placed = turn.saturating_sub(share.tasks);
             budget.steps = share.steps;
             budget.spend_tasks(placed);
-            let weight = state
-                .queue(id)
-                .map_or(1, |queue| u64::from(queue.spec.weight.max(1)));
-            seat.served = seat
-                .served
-                .saturating_add(u64::from(placed).saturating_mul(STRIDE) / weight);
+            let weight = state.queue(id).map_or(1, |queue| u64::from(queue.spec.weight.max(1)));
+            seat.served =
+                seat.served.saturating_add(u64::from(placed).saturating_mul(STRIDE) / weight);
             if placed < turn && !budget.is_used_up() {
                 open.remove(&id);
             }
@@ -131,10 +117,7 @@ impl Planner {
                 let settings = queue.spec.placement;
                 let seat = self.queues.entry(id).or_insert_with(|| Seat::new(settings));
                 if seat.settings != settings {
-                    *seat = Seat {
-                        served: seat.served,
-                        ..Seat::new(settings)
-                    };
+                    *seat = Seat { served: seat.served, ..Seat::new(settings) };
                 }
             }
         }
@@ -162,10 +145,6 @@ impl Planner {
 
 impl Seat {
     fn new(settings: Placement) -> Self {
-        Self {
-            settings,
-            policy: placement(settings),
-            served: 0,
-        }
+        Self { settings, policy: placement(settings), served: 0 }
     }
 }

@@ -56,9 +56,7 @@ impl Ranked {
     pub fn new(state: &State) -> Self {
         let mut ranked = Self::default();
         for (id, queue) in state.queues() {
-            ranked
-                .queues
-                .insert(id, RankedQueue::new(discipline(queue.spec.discipline)));
+            ranked.queues.insert(id, RankedQueue::new(discipline(queue.spec.discipline)));
         }
         for (id, _) in state.jobs() {
             ranked.refresh_job(state, id);
@@ -72,10 +70,7 @@ impl Ranked {
         for (id, queue) in state.queues() {
             let wanted = discipline(queue.spec.discipline);
             let same = |old: &RankedQueue| {
-                let probe = RankInput {
-                    priority: 1,
-                    ..RankInput::default()
-                };
+                let probe = RankInput { priority: 1, ..RankInput::default() };
                 old.discipline.name() == wanted.name()
                     && old.discipline.rank(&probe) == wanted.rank(&probe)
             };
@@ -84,11 +79,8 @@ impl Ranked {
             }
             self.spots.retain(|_, spot| spot.queue != id);
             self.queues.insert(id, RankedQueue::new(wanted));
-            let jobs: Vec<JobId> = state
-                .jobs()
-                .filter(|(_, job)| job.queue == id)
-                .map(|(job, _)| job)
-                .collect();
+            let jobs: Vec<JobId> =
+                state.jobs().filter(|(_, job)| job.queue == id).map(|(job, _)| job).collect();
             for job in jobs {
                 self.refresh_job(state, job);
             }
@@ -142,18 +134,11 @@ impl Ranked {
     #[must_use]
     pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
         let first = state.group(task)?.first;
-        let own = Key {
-            job: task.job,
-            index: task.index,
-            fresh: false,
-        };
-        let spot = self.spots.get(&own).or_else(|| {
-            self.spots.get(&Key {
-                index: first,
-                fresh: true,
-                ..own
-            })
-        })?;
+        let own = Key { job: task.job, index: task.index, fresh: false };
+        let spot = self
+            .spots
+            .get(&own)
+            .or_else(|| self.spots.get(&Key { index: first, fresh: true, ..own }))?;
         let queue = self.queues.get(&spot.queue)?;
         let upto = (spot.rank, task);
         let whole: u64 = queue
@@ -176,71 +161,39 @@ impl Ranked {
 
     /// Queues that have a task which may start.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = QueueId> + '_ {
-        self.queues
-            .iter()
-            .filter(|(_, queue)| !queue.by_shape.is_empty())
-            .map(|(id, _)| *id)
+        self.queues.iter().filter(|(_, queue)| !queue.by_shape.is_empty()).map(|(id, _)| *id)
     }
 
     fn keys_of(&self, job: JobId) -> impl Iterator<Item = Key> + '_ {
-        let from = Key {
-            job,
-            index: 0,
-            fresh: false,
-        };
-        let to = Key {
-            job,
-            index: u32::MAX,
-            fresh: true,
-        };
+        let from = Key { job, index: 0, fresh: false };
+        let to = Key { job, index: u32::MAX, fresh: true };
         self.spots.range(from..=to).map(|(key, _)| *key)
     }
 
     fn refresh_fresh(&mut self, state: &State, id: JobId, place: usize) {
-        let Some((job, group)) = state
-            .job(id)
-            .and_then(|job| Some((job, job.groups.get(place)?)))
+        let Some((job, group)) = state.job(id).and_then(|job| Some((job, job.groups.get(place)?)))
         else {
             return;
         };
-        let key = Key {
-            job: id,
-            index: group.first,
-            fresh: true,
-        };
+        let key = Key { job: id, index: group.first, fresh: true };
         let room = u32::try_from(group.room()).unwrap_or(u32::MAX);
         match group.fresh.first_range() {
             Some((start, end)) if room > 0 => {
-                let input = RankInput {
-                    ready_at: job.ready_at,
-                    ..input(job, group)
-                };
-                self.put(
-                    key,
-                    start,
-                    end.saturating_sub(start).min(room),
-                    (job, group, input),
-                );
+                let input = RankInput { ready_at: job.ready_at, ..input(job, group) };
+                self.put(key, start, end.saturating_sub(start).min(room), (job, group, input));
             }
             Some(_) | None => self.remove(key),
         }
     }
 
     fn refresh_task(&mut self, state: &State, id: TaskId) {
-        let key = Key {
-            job: id.job,
-            index: id.index,
-            fresh: false,
-        };
+        let key = Key { job: id.job, index: id.index, fresh: false };
         let Some(Phase::Queued { since }) = state.task(id).map(|task| &task.phase) else {
             return self.remove(key);
         };
         match (state.job(id.job), state.group(id)) {
             (Some(job), Some(group)) if group.room() > 0 => {
-                let input = RankInput {
-                    ready_at: *since,
-                    ..input(job, group)
-                };
+                let input = RankInput { ready_at: *since, ..input(job, group) };
                 self.put(key, id.index, 1, (job, group, input));
             }
             (Some(_) | None, _) => self.remove(key),
@@ -253,26 +206,14 @@ impl Ranked {
             return;
         };
         let rank = queue.discipline.rank(&input);
-        let spot = Spot {
-            rank,
-            queue: job.queue,
-            shape: group.shape,
-            first,
-        };
+        let spot = Spot { rank, queue: job.queue, shape: group.shape, first };
         if let Some(old) = self.spots.insert(key, spot)
             && old != spot
         {
             queue.take_out(key.job, &old);
         }
-        let task = TaskId {
-            job: key.job,
-            index: first,
-        };
-        queue
-            .by_shape
-            .entry(group.shape)
-            .or_default()
-            .insert((rank, task), count);
+        let task = TaskId { job: key.job, index: first };
+        queue.by_shape.entry(group.shape).or_default().insert((rank, task), count);
     }
 
     fn remove(&mut self, key: Key) {
@@ -286,21 +227,12 @@ impl Ranked {
 
 impl RankedQueue {
     fn new(discipline: Box<dyn QueueDiscipline>) -> Self {
-        Self {
-            discipline,
-            by_shape: BTreeMap::new(),
-        }
+        Self { discipline, by_shape: BTreeMap::new() }
     }
 
     fn take_out(&mut self, job: JobId, spot: &Spot) {
         if let Some(runs) = self.by_shape.get_mut(&spot.shape) {
-            runs.remove(&(
-                spot.rank,
-                TaskId {
-                    job,
-                    index: spot.first,
-                },
-            ));
+            runs.remove(&(spot.rank, TaskId { job, index: spot.first }));
             if runs.is_empty() {
                 self.by_shape.remove(&spot.shape);
             }
@@ -309,9 +241,5 @@ impl RankedQueue {
 }
 
 fn input(job: &Job, group: &Group) -> RankInput {
-    RankInput {
-        ready_at: job.ready_at,
-        priority: job.priority,
-        estimate: group.estimate,
-    }
+    RankInput { ready_at: job.ready_at, priority: job.priority, estimate: group.estimate }
 }

@@ -78,11 +78,7 @@ mod tests {
     fn each_predicate_admits_what_it_says() {
         let labels: Labels = [("zone".into(), "a".into())].into();
         let admits = |key: &str, predicate: Predicate| {
-            Constraint {
-                key: key.into(),
-                predicate,
-            }
-            .admits(&labels)
+            Constraint { key: key.into(), predicate }.admits(&labels)
         };
         assert!(admits("zone", Predicate::In(vec!["b".into(), "a".into()])));
         assert!(!admits("zone", Predicate::In(vec!["b".into()])));
@@ -95,17 +91,8 @@ mod tests {
 
     #[test]
     fn constraints_print_as_they_are_written() {
-        let print = |predicate| {
-            Constraint {
-                key: "zone".into(),
-                predicate,
-            }
-            .to_string()
-        };
-        assert_eq!(
-            print(Predicate::In(vec!["a".into(), "b".into()])),
-            "zone=a|b"
-        );
+        let print = |predicate| Constraint { key: "zone".into(), predicate }.to_string();
+        assert_eq!(print(Predicate::In(vec!["a".into(), "b".into()])), "zone=a|b");
         assert_eq!(print(Predicate::NotIn(vec!["a".into()])), "zone!=a");
         assert_eq!(print(Predicate::Exists), "zone");
         assert_eq!(print(Predicate::Absent), "!zone");

@@ -74,10 +74,7 @@ impl FromStr for TaskId {
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (job, index) = text.split_once('.').ok_or(ParseIdError)?;
-        Ok(Self {
-            job: job.parse()?,
-            index: index.parse().map_err(|_| ParseIdError)?,
-        })
+        Ok(Self { job: job.parse()?, index: index.parse().map_err(|_| ParseIdError)? })
     }
 }
 
@@ -101,10 +98,7 @@ impl FromStr for AttemptId {
 
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         let (task, number) = text.split_once('#').ok_or(ParseIdError)?;
-        Ok(Self {
-            task: task.parse()?,
-            number: number.parse().map_err(|_| ParseIdError)?,
-        })
+        Ok(Self { task: task.parse()?, number: number.parse().map_err(|_| ParseIdError)? })
     }
 }
 
@@ -127,13 +121,7 @@ mod tests {
 
     #[test]
     fn ids_print_and_parse_as_people_write_them() {
-        let attempt = AttemptId {
-            task: TaskId {
-                job: JobId(17),
-                index: 3,
-            },
-            number: 2,
-        };
+        let attempt = AttemptId { task: TaskId { job: JobId(17), index: 3 }, number: 2 };
         assert_eq!(attempt.to_string(), "17.3#2");
         assert_eq!("17.3#2".parse(), Ok(attempt));
         assert_eq!("17.3".parse(), Ok(attempt.task));

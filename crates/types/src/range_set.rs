@@ -28,20 +28,14 @@ impl RangeSet {
     /// How many numbers are in the set.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.ranges
-            .iter()
-            .map(|(start, end)| u64::from(end.saturating_sub(*start)))
-            .sum()
+        self.ranges.iter().map(|(start, end)| u64::from(end.saturating_sub(*start))).sum()
     }
 
     /// Whether `value` is in the set.
     #[must_use]
     pub fn contains(&self, value: u32) -> bool {
         let after = self.ranges.partition_point(|(start, _)| *start <= value);
-        after
-            .checked_sub(1)
-            .and_then(|at| self.ranges.get(at))
-            .is_some_and(|(_, end)| value < *end)
+        after.checked_sub(1).and_then(|at| self.ranges.get(at)).is_some_and(|(_, end)| value < *end)
     }
 
     /// The smallest range, end exclusive.
@@ -79,9 +73,7 @@ impl RangeSet {
             .get(from..to)
             .unwrap_or(&[])
             .iter()
-            .fold((start, end), |(low, high), (s, e)| {
-                (low.min(*s), high.max(*e))
-            });
+            .fold((start, end), |(low, high), (s, e)| (low.min(*s), high.max(*e)));
         self.ranges.splice(from..to.max(from), [merged]);
     }
 
@@ -99,17 +91,9 @@ impl RangeSet {
         if start >= end || from >= to {
             return;
         }
-        let left = self
-            .ranges
-            .get(from)
-            .filter(|(s, _)| *s < start)
-            .map(|(s, _)| (*s, start));
+        let left = self.ranges.get(from).filter(|(s, _)| *s < start).map(|(s, _)| (*s, start));
         let last = to.saturating_sub(1);
-        let right = self
-            .ranges
-            .get(last)
-            .filter(|(_, e)| *e > end)
-            .map(|(_, e)| (end, *e));
+        let right = self.ranges.get(last).filter(|(_, e)| *e > end).map(|(_, e)| (end, *e));
         self.ranges.splice(from..to, left.into_iter().chain(right));
     }
 
@@ -159,9 +143,8 @@ mod tests {
 
     /// A tiny generator: the crate has no dependencies, and its tests need none.
     fn random(seed: &mut u64) -> u32 {
-        *seed = seed
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        *seed =
+            seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (*seed >> 33) as u32
     }
 
@@ -198,9 +181,6 @@ mod tests {
 
     #[test]
     fn sets_print_inclusive_ranges() {
-        assert_eq!(
-            [1, 2, 3, 7].into_iter().collect::<RangeSet>().to_string(),
-            "1-3,7"
-        );
+        assert_eq!([1, 2, 3, 7].into_iter().collect::<RangeSet>().to_string(), "1-3,7");
     }
 }

@@ -42,11 +42,7 @@ impl Resources {
     /// Cpus (in thousandths) and memory only.
     #[must_use]
     pub const fn new(cpu_millis: u64, memory_bytes: u64) -> Self {
-        Self {
-            cpu_millis,
-            memory_bytes,
-            named: BTreeMap::new(),
-        }
+        Self { cpu_millis, memory_bytes, named: BTreeMap::new() }
     }
 
     /// How much of `resource` this holds.
@@ -65,9 +61,7 @@ impl Resources {
         self.cpu_millis >= need.cpu_millis
             && self.memory_bytes >= need.memory_bytes
             && need.named.iter().all(|(name, amount)| {
-                self.named
-                    .get(name)
-                    .is_some_and(|available| available >= amount)
+                self.named.get(name).is_some_and(|available| available >= amount)
             })
     }
 
@@ -88,11 +82,7 @@ impl Resources {
         need.kinds()
             .filter_map(|resource| {
                 let (need, have) = (need.amount(&resource), self.amount(&resource));
-                (have < need).then_some(Shortage {
-                    resource,
-                    need,
-                    have,
-                })
+                (have < need).then_some(Shortage { resource, need, have })
             })
             .collect()
     }
@@ -101,9 +91,7 @@ impl Resources {
     pub fn kinds(&self) -> impl Iterator<Item = Resource> + '_ {
         let cpu = (self.cpu_millis > 0).then_some(Resource::Cpu);
         let memory = (self.memory_bytes > 0).then_some(Resource::Memory);
-        cpu.into_iter()
-            .chain(memory)
-            .chain(self.named.keys().cloned().map(Resource::Named))
+        cpu.into_iter().chain(memory).chain(self.named.keys().cloned().map(Resource::Named))
     }
 
     /// Adds `count` times `other`, saturating.
@@ -166,16 +154,8 @@ mod tests {
         assert_eq!(
             node.shortages(&gpu(2_001, 1_500)),
             vec![
-                Shortage {
-                    resource: Resource::Cpu,
-                    need: 2_001,
-                    have: 2_000
-                },
-                Shortage {
-                    resource: Resource::Named("gpu".into()),
-                    need: 1_500,
-                    have: 1_000
-                },
+                Shortage { resource: Resource::Cpu, need: 2_001, have: 2_000 },
+                Shortage { resource: Resource::Named("gpu".into()), need: 1_500, have: 1_000 },
             ]
         );
         assert_eq!(node.times(&gpu(500, 500)), 2);

@@ -28,26 +28,12 @@ impl State {
         cancel: &CancelTasks,
         events: &mut Vec<Event>,
     ) -> Outcome {
-        let CancelTasks {
-            job,
-            tasks,
-            grace,
-            reason,
-        } = cancel;
+        let CancelTasks { job, tasks, grace, reason } = cancel;
         limit("grace in µs", grace.0, GRACE_MAX.0)?;
-        let size = self
-            .jobs
-            .get(job)
-            .ok_or(Rejection::UnknownJob(*job))?
-            .tasks();
+        let size = self.jobs.get(job).ok_or(Rejection::UnknownJob(*job))?.tasks();
         let all = RangeSet::from_range(0, size);
         let tasks = tasks.as_ref().unwrap_or(&all);
-        let cancelling = Cancelling {
-            job: *job,
-            tasks,
-            grace: Some(*grace),
-            reason,
-        };
+        let cancelling = Cancelling { job: *job, tasks, grace: Some(*grace), reason };
         let (ended, stopping) = self.cancel(&cancelling, events);
         if ended == 0 && stopping == 0 {
             return Err(Rejection::NothingToCancel(*job));
@@ -60,14 +46,7 @@ impl State {
         let mut ended = self.cancel_fresh(what);
         let (idle, running) = self.tried(what);
         for (id, group) in idle {
-            self.end_task(
-                id,
-                GroupAt {
-                    job: what.job,
-                    group,
-                },
-                TaskState::Cancelled,
-            );
+            self.end_task(id, GroupAt { job: what.job, group }, TaskState::Cancelled);
             ended.insert(id.index);
         }
         let mut stopping: u64 = 0;
@@ -80,11 +59,7 @@ impl State {
         let count = ended.len();
         if count > 0 {
             let reason: Box<str> = what.reason.into();
-            events.push(Event::TasksCancelled {
-                job: what.job,
-                tasks: ended,
-                reason,
-            });
+            events.push(Event::TasksCancelled { job: what.job, tasks: ended, reason });
         }
         self.finish_if_over(what.job, events);
         (count, stopping)
@@ -106,16 +81,8 @@ impl State {
                     chosen
                 })
                 .unwrap_or_default();
-            let at = GroupAt {
-                job: what.job,
-                group,
-            };
-            self.shift(
-                at,
-                Some(Slot::Queued),
-                Slot::Over(TaskState::Cancelled),
-                chosen.len(),
-            );
+            let at = GroupAt { job: what.job, group };
+            self.shift(at, Some(Slot::Queued), Slot::Over(TaskState::Cancelled), chosen.len());
             for (start, end) in chosen.ranges() {
                 ended.insert_range(start, end);
             }

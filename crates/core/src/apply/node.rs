@@ -18,19 +18,13 @@ impl State {
         check_name("node.name", &spec.name)?;
         check_labels("node.labels", &spec.labels)?;
         check_resources("node.capacity", &spec.capacity)?;
-        limit(
-            "node.attempts_max",
-            u64::from(spec.attempts_max),
-            u64::from(NODE_ATTEMPTS_MAX),
-        )?;
+        limit("node.attempts_max", u64::from(spec.attempts_max), u64::from(NODE_ATTEMPTS_MAX))?;
         let id = match self.node_names.get(&spec.name) {
             Some(id) => *id,
             None => return self.add_node(spec, events),
         };
-        let restarted = self
-            .nodes
-            .get(&id)
-            .is_some_and(|node| node.spec.incarnation != spec.incarnation);
+        let restarted =
+            self.nodes.get(&id).is_some_and(|node| node.spec.incarnation != spec.incarnation);
         if restarted {
             self.lose_attempts(id, events);
         }
@@ -46,11 +40,7 @@ impl State {
     }
 
     fn add_node(&mut self, spec: &NodeSpec, events: &mut Vec<Event>) -> Outcome {
-        limit(
-            "nodes",
-            (self.nodes.len() as u64).saturating_add(1),
-            NODES_MAX as u64,
-        )?;
+        limit("nodes", (self.nodes.len() as u64).saturating_add(1), NODES_MAX as u64)?;
         let id = self.next_node;
         self.next_node = id.next();
         self.node_names.insert(spec.name.clone(), id);

@@ -23,26 +23,17 @@ impl State {
 
     /// Creates attempts for as many of the placement's tasks, from the first on, as still hold. Returns how many.
     fn place(&mut self, placement: Placement, events: &mut Vec<Event>) -> u32 {
-        let Some(group) = self
-            .jobs
-            .get(&placement.task.job)
-            .and_then(|job| job.group_of(placement.task.index))
+        let Some(group) =
+            self.jobs.get(&placement.task.job).and_then(|job| job.group_of(placement.task.index))
         else {
             return 0;
         };
-        let at = GroupAt {
-            job: placement.task.job,
-            group,
-        };
+        let at = GroupAt { job: placement.task.job, group };
         let count = self.still_holds(placement, at);
         if count == 0 {
             return 0;
         }
-        let attempt = Attempt {
-            node: placement.node,
-            placed_at: self.now,
-            stop: None,
-        };
+        let attempt = Attempt { node: placement.node, placed_at: self.now, stop: None };
         if self.tasks.contains_key(&placement.task) {
             if let Some(task) = self.tasks.get_mut(&placement.task) {
                 task.attempts = task.attempts.saturating_add(1);
@@ -52,10 +43,7 @@ impl State {
             self.start_fresh(placement, at, count, &attempt);
         }
         self.hold(placement, at, count);
-        let job = self
-            .jobs
-            .get_mut(&at.job)
-            .expect("placements were checked against live jobs");
+        let job = self.jobs.get_mut(&at.job).expect("placements were checked against live jobs");
         job.started_at.get_or_insert(self.now);
         events.push(Event::AttemptsCreated(Placement { count, ..placement }));
         count
@@ -68,58 +56,37 @@ impl State {
         let Some(job) = self.jobs.get(&at.job) else {
             return 0;
         };
-        let (Some(group), Some(queue), Some(node)) = (
-            job.groups.get(at.group),
-            self.queues.get(&job.queue),
-            self.nodes.get(&node),
-        ) else {
+        let (Some(group), Some(queue), Some(node)) =
+            (job.groups.get(at.group), self.queues.get(&job.queue), self.nodes.get(&node))
+        else {
             return 0;
         };
         let ready = match self.tasks.get(&task) {
-            Some(Task {
-                phase: Phase::Queued { .. },
-                ..
-            }) => 1,
+            Some(Task { phase: Phase::Queued { .. }, .. }) => 1,
             Some(_) => 0,
             None => fresh_from(group, task.index),
         };
-        let room = group
-            .room()
-            .min(queue.room())
-            .min(node.times(self.shape(group.shape)));
-        count
-            .min(ready)
-            .min(u32::try_from(room).unwrap_or(u32::MAX))
+        let room = group.room().min(queue.room()).min(node.times(self.shape(group.shape)));
+        count.min(ready).min(u32::try_from(room).unwrap_or(u32::MAX))
     }
 
     fn start_fresh(&mut self, placement: Placement, at: GroupAt, count: u32, attempt: &Attempt) {
         let first = placement.task.index;
         let end = first.saturating_add(count);
-        if let Some(group) = self
-            .jobs
-            .get_mut(&at.job)
-            .and_then(|job| job.groups.get_mut(at.group))
+        if let Some(group) = self.jobs.get_mut(&at.job).and_then(|job| job.groups.get_mut(at.group))
         {
             group.fresh.remove_range(first, end);
         }
         for index in first..end {
-            let task = Task {
-                attempts: 1,
-                failures: 0,
-                lost: 0,
-                phase: Phase::Running(attempt.clone()),
-            };
+            let task =
+                Task { attempts: 1, failures: 0, lost: 0, phase: Phase::Running(attempt.clone()) };
             self.tasks.insert(TaskId { job: at.job, index }, task);
         }
         self.shift(at, Some(Slot::Queued), Slot::Running, u64::from(count));
     }
 
     fn hold(&mut self, placement: Placement, at: GroupAt, count: u32) {
-        let Some(group) = self
-            .jobs
-            .get(&at.job)
-            .and_then(|job| job.groups.get(at.group))
-        else {
+        let Some(group) = self.jobs.get(&at.job).and_then(|job| job.groups.get(at.group)) else {
             return;
         };
         let shape = self.shapes.get(group.shape);

@@ -15,11 +15,7 @@ use crate::state::State;
 impl State {
     pub(super) fn create_queue(&mut self, spec: &QueueSpec, events: &mut Vec<Event>) -> Outcome {
         check_queue(spec)?;
-        limit(
-            "queues",
-            (self.queues.len() as u64).saturating_add(1),
-            QUEUES_MAX as u64,
-        )?;
+        limit("queues", (self.queues.len() as u64).saturating_add(1), QUEUES_MAX as u64)?;
         if self.queue_names.contains_key(&spec.name) {
             return Err(Rejection::QueueExists(spec.name.clone()));
         }
@@ -45,11 +41,7 @@ impl State {
         events: &mut Vec<Event>,
     ) -> Outcome {
         let id = self.queue_id(name)?;
-        if let Some(queue) = self
-            .queues
-            .get_mut(&id)
-            .filter(|queue| queue.paused != paused)
-        {
+        if let Some(queue) = self.queues.get_mut(&id).filter(|queue| queue.paused != paused) {
             queue.paused = paused;
             events.push(Event::QueuePaused(name.into(), paused));
         }
@@ -67,12 +59,8 @@ impl State {
         let mut ended: u64 = 0;
         for (job, tasks) in jobs {
             let tasks = RangeSet::from_range(0, tasks);
-            let purging = Cancelling {
-                job,
-                tasks: &tasks,
-                grace: None,
-                reason: "the queue was purged",
-            };
+            let purging =
+                Cancelling { job, tasks: &tasks, grace: None, reason: "the queue was purged" };
             let (count, _) = self.cancel(&purging, events);
             ended = ended.saturating_add(count);
         }
@@ -84,11 +72,7 @@ impl State {
         if name == DEFAULT_QUEUE {
             return Err(Rejection::QueueProtected(name.into()));
         }
-        if self
-            .queues
-            .get(&id)
-            .is_some_and(|queue| queue.counts.live() > 0)
-        {
+        if self.queues.get(&id).is_some_and(|queue| queue.counts.live() > 0) {
             return Err(Rejection::QueueNotEmpty(name.into()));
         }
         self.queues.remove(&id);
@@ -98,30 +82,17 @@ impl State {
     }
 
     fn queue_id(&self, name: &str) -> Result<QueueId, Rejection> {
-        self.queue_names
-            .get(name)
-            .copied()
-            .ok_or_else(|| Rejection::UnknownQueue(name.into()))
+        self.queue_names.get(name).copied().ok_or_else(|| Rejection::UnknownQueue(name.into()))
     }
 }
 
 fn check_queue(spec: &QueueSpec) -> Result<(), Rejection> {
     check_name("queue.name", &spec.name)?;
     if spec.weight == 0 {
-        return Err(Rejection::Invalid {
-            what: "queue.weight",
-            why: "must be at least 1",
-        });
+        return Err(Rejection::Invalid { what: "queue.weight", why: "must be at least 1" });
     }
-    if spec.discipline
-        == (Discipline::Priority {
-            aging: rota_types::Span::ZERO,
-        })
-    {
-        return Err(Rejection::Invalid {
-            what: "queue.aging",
-            why: "must be above zero",
-        });
+    if spec.discipline == (Discipline::Priority { aging: rota_types::Span::ZERO }) {
+        return Err(Rejection::Invalid { what: "queue.aging", why: "must be above zero" });
     }
     Ok(())
 }

@@ -47,30 +47,17 @@ impl State {
     fn is_live(&self, report: &AttemptReport) -> bool {
         self.tasks.get(&report.attempt.task).is_some_and(|task| {
             task.attempts == report.attempt.number
-                && task
-                    .attempt()
-                    .is_some_and(|attempt| attempt.node == report.node)
+                && task.attempt().is_some_and(|attempt| attempt.node == report.node)
         })
     }
 
     /// Ends a task's live attempt: gives back what it held and decides what becomes of the task.
     pub(super) fn end_attempt(&mut self, id: TaskId, ending: Ending, events: &mut Vec<Event>) {
-        let Some(group_at) = self
-            .jobs
-            .get(&id.job)
-            .and_then(|job| job.group_of(id.index))
-        else {
+        let Some(group_at) = self.jobs.get(&id.job).and_then(|job| job.group_of(id.index)) else {
             return;
         };
-        let at = GroupAt {
-            job: id.job,
-            group: group_at,
-        };
-        let Some(group) = self
-            .jobs
-            .get(&id.job)
-            .and_then(|job| job.groups.get(group_at))
-        else {
+        let at = GroupAt { job: id.job, group: group_at };
+        let Some(group) = self.jobs.get(&id.job).and_then(|job| job.groups.get(group_at)) else {
             return;
         };
         let Some(task) = self.tasks.get_mut(&id) else {
@@ -80,17 +67,8 @@ impl State {
             return;
         };
         let attempt_id = task.latest(id);
-        let state = if attempt.stop.is_some() {
-            AttemptState::Cancelled
-        } else {
-            ending.state
-        };
-        let ended = Judged {
-            attempt: attempt_id,
-            state,
-            failure: ending.failure,
-            at: self.steady,
-        };
+        let state = if attempt.stop.is_some() { AttemptState::Cancelled } else { ending.state };
+        let ended = Judged { attempt: attempt_id, state, failure: ending.failure, at: self.steady };
         let verdict = judge(task, &group.retry, ended);
         self.release(id, at, &attempt);
         match verdict.next {
@@ -113,11 +91,7 @@ impl State {
     }
 
     fn release(&mut self, id: TaskId, at: GroupAt, attempt: &Attempt) {
-        let Some(group) = self
-            .jobs
-            .get(&at.job)
-            .and_then(|job| job.groups.get(at.group))
-        else {
+        let Some(group) = self.jobs.get(&at.job).and_then(|job| job.groups.get(at.group)) else {
             return;
         };
         let shape = self.shapes.get(group.shape);
@@ -169,11 +143,7 @@ impl State {
             labels: job.labels.clone(),
             submitter: job.submitter.clone(),
             retry_of: job.retry_of,
-            groups: job
-                .groups
-                .iter()
-                .map(|group| self.group_spec(group))
-                .collect(),
+            groups: job.groups.iter().map(|group| self.group_spec(group)).collect(),
         }
     }
 
@@ -208,45 +178,27 @@ struct Judged {
 
 /// Decides what becomes of a task whose attempt ended, and counts the attempt (I4).
 fn judge(task: &mut Task, retry: &RetryPolicy, ended: Judged) -> Verdict {
-    let Judged {
-        attempt,
-        state,
-        failure,
-        at,
-    } = ended;
+    let Judged { attempt, state, failure, at } = ended;
     match state {
-        AttemptState::Succeeded => Verdict {
-            next: Next::Finished(TaskState::Succeeded),
-            failure: None,
-        },
-        AttemptState::Cancelled => Verdict {
-            next: Next::Finished(TaskState::Cancelled),
-            failure: None,
-        },
+        AttemptState::Succeeded => {
+            Verdict { next: Next::Finished(TaskState::Succeeded), failure: None }
+        }
+        AttemptState::Cancelled => {
+            Verdict { next: Next::Finished(TaskState::Cancelled), failure: None }
+        }
         AttemptState::Lost => {
             task.lost = task.lost.saturating_add(1);
             if task.lost <= LOST_ATTEMPTS_MAX {
-                return Verdict {
-                    next: Next::Queued,
-                    failure,
-                };
+                return Verdict { next: Next::Queued, failure };
             }
             let message = "its node was lost too often: does the task bring its worker down?";
-            let failure = Failure {
-                kind: FailureKind::Lost,
-                message: message.into(),
-            };
-            Verdict {
-                next: Next::Finished(TaskState::Failed),
-                failure: Some(failure),
-            }
+            let failure = Failure { kind: FailureKind::Lost, message: message.into() };
+            Verdict { next: Next::Finished(TaskState::Failed), failure: Some(failure) }
         }
         AttemptState::Failed => {
             task.failures = task.failures.saturating_add(1);
             let again = task.failures < retry.attempts_max
-                && failure
-                    .as_ref()
-                    .is_some_and(|failure| is_retried(retry, failure.kind));
+                && failure.as_ref().is_some_and(|failure| is_retried(retry, failure.kind));
             let next = if again {
                 match backoff(retry.backoff, task.failures, attempt) {
                     Span::ZERO => Next::Queued,
@@ -263,20 +215,12 @@ fn judge(task: &mut Task, retry: &RetryPolicy, ended: Judged) -> Verdict {
 fn ending(report: &AttemptReport) -> Ending {
     let (state, failure) = match &report.end {
         AttemptEnd::Succeeded => (AttemptState::Succeeded, None),
-        AttemptEnd::Failed(Failure {
-            kind: FailureKind::Lost,
-            ..
-        })
-        | AttemptEnd::Stopped => (AttemptState::Lost, None),
+        AttemptEnd::Failed(Failure { kind: FailureKind::Lost, .. }) | AttemptEnd::Stopped => {
+            (AttemptState::Lost, None)
+        }
         AttemptEnd::Failed(failure) => {
             let message = clip(&failure.message, MESSAGE_BYTES_MAX).into();
-            (
-                AttemptState::Failed,
-                Some(Failure {
-                    kind: failure.kind,
-                    message,
-                }),
-            )
+            (AttemptState::Failed, Some(Failure { kind: failure.kind, message }))
         }
     };
     Ending {
@@ -329,10 +273,7 @@ fn backoff(backoff: Backoff, failures: u32, attempt: AttemptId) -> Span {
 
 /// Mixes an attempt's id into 64 bits that look random (the finaliser of SplitMix64; Steele, Lea and Flood, OOPSLA 2014).
 fn mix(attempt: AttemptId) -> u64 {
-    let AttemptId {
-        task: TaskId { job, index },
-        number,
-    } = attempt;
+    let AttemptId { task: TaskId { job, index }, number } = attempt;
     let mut z = job.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     z ^= u64::from(index) << 32 | u64::from(number);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -38,21 +38,9 @@ impl State {
             let key: Arc<str> = Arc::from(key.as_ref());
             let used_at = self.steady;
             self.keys_by_age.insert((used_at, Arc::clone(&key)));
-            self.keys.insert(
-                key,
-                KeyUse {
-                    digest: *digest,
-                    first,
-                    count,
-                    used_at,
-                },
-            );
+            self.keys.insert(key, KeyUse { digest: *digest, first, count, used_at });
         }
-        Ok(Reply::Submitted {
-            first,
-            count,
-            replayed: false,
-        })
+        Ok(Reply::Submitted { first, count, replayed: false })
     }
 
     /// The earlier answer to the same request, if there was one (I14).
@@ -60,47 +48,27 @@ impl State {
         let Some(IdempotencyKey { key, digest }) = idempotency else {
             return Ok(None);
         };
-        limit(
-            "Idempotency-Key bytes",
-            key.len() as u64,
-            IDEMPOTENCY_KEY_BYTES_MAX as u64,
-        )?;
+        limit("Idempotency-Key bytes", key.len() as u64, IDEMPOTENCY_KEY_BYTES_MAX as u64)?;
         match self.keys.get(key.as_ref()) {
             None => {
                 let keys = (self.keys.len() as u64).saturating_add(1);
-                limit(
-                    "remembered idempotency keys",
-                    keys,
-                    IDEMPOTENCY_KEYS_MAX as u64,
-                )?;
+                limit("remembered idempotency keys", keys, IDEMPOTENCY_KEYS_MAX as u64)?;
                 Ok(None)
             }
-            Some(used) if used.digest == *digest => Ok(Some(Reply::Submitted {
-                first: used.first,
-                count: used.count,
-                replayed: true,
-            })),
+            Some(used) if used.digest == *digest => {
+                Ok(Some(Reply::Submitted { first: used.first, count: used.count, replayed: true }))
+            }
             Some(_) => Err(Rejection::IdempotencyConflict(key.clone())),
         }
     }
 
     /// Checks everything before anything changes.
     fn admit(&self, submit: &SubmitJobs) -> Result<(), Rejection> {
-        let SubmitJobs {
-            jobs,
-            idempotency: _,
-        } = submit;
+        let SubmitJobs { jobs, idempotency: _ } = submit;
         if jobs.is_empty() {
-            return Err(Rejection::Invalid {
-                what: "jobs",
-                why: "there must be at least one",
-            });
+            return Err(Rejection::Invalid { what: "jobs", why: "there must be at least one" });
         }
-        limit(
-            "jobs in one submit",
-            jobs.len() as u64,
-            SUBMIT_JOBS_MAX as u64,
-        )?;
+        limit("jobs in one submit", jobs.len() as u64, SUBMIT_JOBS_MAX as u64)?;
         limit(
             "live jobs",
             (self.jobs.len() as u64).saturating_add(jobs.len() as u64),
@@ -121,9 +89,7 @@ impl State {
             }
         }
         limit("live tasks", live, LIVE_TASKS_MAX)?;
-        per_queue
-            .into_iter()
-            .try_for_each(|(queue, tasks)| self.check_room(queue, tasks))
+        per_queue.into_iter().try_for_each(|(queue, tasks)| self.check_room(queue, tasks))
     }
 
     fn check_room(&self, queue: QueueId, tasks: u64) -> Result<(), Rejection> {
@@ -132,20 +98,14 @@ impl State {
         };
         match queue.spec.tasks_max {
             Some(limit) if queue.counts.live().saturating_add(tasks) > limit => {
-                Err(Rejection::QueueFull {
-                    queue: queue.spec.name.clone(),
-                    limit,
-                })
+                Err(Rejection::QueueFull { queue: queue.spec.name.clone(), limit })
             }
             Some(_) | None => Ok(()),
         }
     }
 
     fn take_in(&mut self, id: JobId, spec: &JobSpec) {
-        let queue = *self
-            .queue_names
-            .get(&spec.queue)
-            .expect("admitted jobs name known queues");
+        let queue = *self.queue_names.get(&spec.queue).expect("admitted jobs name known queues");
         let mut first = 0;
         let groups: Vec<Group> = spec
             .groups
@@ -201,57 +161,29 @@ pub(crate) fn fresh_group(spec: &GroupSpec, shape: crate::ShapeId, first: u32) -
 
 /// Refuses a value above its limit.
 pub(super) fn limit(what: &'static str, value: u64, limit: u64) -> Result<(), Rejection> {
-    if value > limit {
-        Err(Rejection::Limit { what, value, limit })
-    } else {
-        Ok(())
-    }
+    if value > limit { Err(Rejection::Limit { what, value, limit }) } else { Ok(()) }
 }
 
 fn require(holds: bool, what: &'static str, why: &'static str) -> Result<(), Rejection> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Rejection::Invalid { what, why })
-    }
+    if holds { Ok(()) } else { Err(Rejection::Invalid { what, why }) }
 }
 
 /// Checks a job by itself. Returns how many tasks it has.
 fn check_job(spec: &JobSpec) -> Result<u64, Rejection> {
     check_name("job.name", &spec.name)?;
-    limit(
-        "job.submitter bytes",
-        spec.submitter.len() as u64,
-        NAME_BYTES_MAX as u64,
-    )?;
+    limit("job.submitter bytes", spec.submitter.len() as u64, NAME_BYTES_MAX as u64)?;
     limit(
         "job.priority",
         u64::from(spec.priority.unsigned_abs()),
         u64::from(PRIORITY_MAX.unsigned_abs()),
     )?;
     check_labels("job.labels", &spec.labels)?;
-    require(
-        !spec.groups.is_empty(),
-        "task",
-        "a job needs at least one task",
-    )?;
-    limit(
-        "task groups in one job",
-        spec.groups.len() as u64,
-        GROUPS_MAX as u64,
-    )?;
+    require(!spec.groups.is_empty(), "task", "a job needs at least one task")?;
+    limit("task groups in one job", spec.groups.len() as u64, GROUPS_MAX as u64)?;
     let mut tasks: u64 = 0;
     for (place, group) in spec.groups.iter().enumerate() {
-        let twice = spec
-            .groups
-            .iter()
-            .take(place)
-            .any(|other| other.name == group.name);
-        require(
-            !twice,
-            "task.name",
-            "two tasks of one job have the same name",
-        )?;
+        let twice = spec.groups.iter().take(place).any(|other| other.name == group.name);
+        require(!twice, "task.name", "two tasks of one job have the same name")?;
         check_group(group)?;
         tasks = tasks.saturating_add(group.array.len());
     }
@@ -261,120 +193,48 @@ fn check_job(spec: &JobSpec) -> Result<u64, Rejection> {
 
 fn check_group(group: &GroupSpec) -> Result<(), Rejection> {
     check_name("task.name", &group.name)?;
-    require(
-        !group.array.is_empty(),
-        "task.array",
-        "an array needs at least one index",
-    )?;
-    limit(
-        "task action bytes",
-        group.action.len() as u64,
-        ACTION_BYTES_MAX as u64,
-    )?;
-    limit(
-        "task.timeout in µs",
-        group.timeout.map_or(0, |span| span.0),
-        TIMEOUT_MAX.0,
-    )?;
-    require(
-        group.timeout.is_none_or(|span| span.0 > 0),
-        "task.timeout",
-        "must be above zero",
-    )?;
-    limit(
-        "task.estimate in µs",
-        group.estimate.map_or(0, |span| span.0),
-        ESTIMATE_MAX.0,
-    )?;
-    require(
-        group.parallel_max != Some(0),
-        "task.parallel",
-        "must be at least 1",
-    )?;
+    require(!group.array.is_empty(), "task.array", "an array needs at least one index")?;
+    limit("task action bytes", group.action.len() as u64, ACTION_BYTES_MAX as u64)?;
+    limit("task.timeout in µs", group.timeout.map_or(0, |span| span.0), TIMEOUT_MAX.0)?;
+    require(group.timeout.is_none_or(|span| span.0 > 0), "task.timeout", "must be above zero")?;
+    limit("task.estimate in µs", group.estimate.map_or(0, |span| span.0), ESTIMATE_MAX.0)?;
+    require(group.parallel_max != Some(0), "task.parallel", "must be at least 1")?;
     check_resources("task.resources", &group.shape.need)?;
-    limit(
-        "constraints of one task",
-        group.shape.constraints.len() as u64,
-        CONSTRAINTS_MAX as u64,
-    )?;
-    group
-        .shape
-        .constraints
-        .iter()
-        .try_for_each(check_constraint)?;
+    limit("constraints of one task", group.shape.constraints.len() as u64, CONSTRAINTS_MAX as u64)?;
+    group.shape.constraints.iter().try_for_each(check_constraint)?;
     check_retry(&group.retry)
 }
 
 fn check_retry(retry: &RetryPolicy) -> Result<(), Rejection> {
-    require(
-        retry.attempts_max > 0,
-        "task.retry.max",
-        "at least one attempt is needed",
-    )?;
-    limit(
-        "task.retry attempts",
-        u64::from(retry.attempts_max),
-        u64::from(ATTEMPTS_MAX),
-    )?;
-    limit(
-        "task.retry.backoff in µs",
-        retry.backoff.max.0,
-        BACKOFF_MAX.0,
-    )?;
+    require(retry.attempts_max > 0, "task.retry.max", "at least one attempt is needed")?;
+    limit("task.retry attempts", u64::from(retry.attempts_max), u64::from(ATTEMPTS_MAX))?;
+    limit("task.retry.backoff in µs", retry.backoff.max.0, BACKOFF_MAX.0)?;
     require(
         retry.backoff.base <= retry.backoff.max,
         "task.retry.backoff",
         "the first pause must not be longer than the last",
     )?;
-    limit(
-        "task.retry.jitter in percent",
-        u64::from(retry.backoff.jitter_percent),
-        100,
-    )?;
-    limit(
-        "task.retry.on rules",
-        retry.on.len() as u64,
-        RETRY_RULES_MAX as u64,
-    )
+    limit("task.retry.jitter in percent", u64::from(retry.backoff.jitter_percent), 100)?;
+    limit("task.retry.on rules", retry.on.len() as u64, RETRY_RULES_MAX as u64)
 }
 
 fn check_constraint(constraint: &Constraint) -> Result<(), Rejection> {
-    require(
-        !constraint.key.is_empty(),
-        "task.require",
-        "the label's key is empty",
-    )?;
-    limit(
-        "task.require key bytes",
-        constraint.key.len() as u64,
-        LABEL_KEY_BYTES_MAX as u64,
-    )?;
+    require(!constraint.key.is_empty(), "task.require", "the label's key is empty")?;
+    limit("task.require key bytes", constraint.key.len() as u64, LABEL_KEY_BYTES_MAX as u64)?;
     let values = match &constraint.predicate {
         Predicate::In(values) | Predicate::NotIn(values) => values.as_slice(),
         Predicate::Exists | Predicate::Absent => &[],
     };
-    limit(
-        "values of one constraint",
-        values.len() as u64,
-        CONSTRAINT_VALUES_MAX as u64,
-    )?;
+    limit("values of one constraint", values.len() as u64, CONSTRAINT_VALUES_MAX as u64)?;
     values.iter().try_for_each(|value| {
-        limit(
-            "task.require value bytes",
-            value.len() as u64,
-            LABEL_VALUE_BYTES_MAX as u64,
-        )
+        limit("task.require value bytes", value.len() as u64, LABEL_VALUE_BYTES_MAX as u64)
     })
 }
 
 /// Refuses names that are empty, too long or hold control characters.
 pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), Rejection> {
     require(!name.is_empty(), what, "must not be empty")?;
-    require(
-        !name.chars().any(char::is_control),
-        what,
-        "must not hold control characters",
-    )?;
+    require(!name.chars().any(char::is_control), what, "must not hold control characters")?;
     limit(what, name.len() as u64, NAME_BYTES_MAX as u64)
 }
 
@@ -382,38 +242,18 @@ pub(super) fn check_labels(what: &'static str, labels: &Labels) -> Result<(), Re
     limit(what, labels.len() as u64, LABELS_MAX as u64)?;
     labels.iter().try_for_each(|(key, value)| {
         require(!key.is_empty(), what, "a label's key is empty")?;
-        limit(
-            "label key bytes",
-            key.len() as u64,
-            LABEL_KEY_BYTES_MAX as u64,
-        )?;
-        limit(
-            "label value bytes",
-            value.len() as u64,
-            LABEL_VALUE_BYTES_MAX as u64,
-        )
+        limit("label key bytes", key.len() as u64, LABEL_KEY_BYTES_MAX as u64)?;
+        limit("label value bytes", value.len() as u64, LABEL_VALUE_BYTES_MAX as u64)
     })
 }
 
 pub(super) fn check_resources(what: &'static str, resources: &Resources) -> Result<(), Rejection> {
     limit(what, resources.named.len() as u64, RESOURCES_MAX as u64)?;
-    limit(
-        "cpus in thousandths",
-        resources.cpu_millis,
-        RESOURCE_AMOUNT_MAX,
-    )?;
-    limit(
-        "memory in bytes",
-        resources.memory_bytes,
-        RESOURCE_AMOUNT_MAX,
-    )?;
+    limit("cpus in thousandths", resources.cpu_millis, RESOURCE_AMOUNT_MAX)?;
+    limit("memory in bytes", resources.memory_bytes, RESOURCE_AMOUNT_MAX)?;
     resources.named.iter().try_for_each(|(name, amount)| {
         check_name(what, name)?;
-        require(
-            *amount > 0,
-            what,
-            "a named resource of zero is not a resource",
-        )?;
+        require(*amount > 0, what, "a named resource of zero is not a resource")?;
         limit("resource in thousandths", *amount, RESOURCE_AMOUNT_MAX)
     })
 }

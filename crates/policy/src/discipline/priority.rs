@@ -32,11 +32,7 @@ mod tests {
     fn a_point_of_priority_is_worth_exactly_the_aging_span() {
         let order = Priority { aging: Span(10) };
         let rank = |priority, ready| {
-            order.rank(&RankInput {
-                ready_at: Steady(ready),
-                priority,
-                estimate: None,
-            })
+            order.rank(&RankInput { ready_at: Steady(ready), priority, estimate: None })
         };
         assert!(rank(1, 109) < rank(0, 100));
         assert_eq!(rank(1, 110), rank(0, 100));
@@ -45,15 +41,9 @@ mod tests {
 
     #[test]
     fn extreme_priorities_do_not_overflow() {
-        let order = Priority {
-            aging: Span(u64::MAX),
-        };
+        let order = Priority { aging: Span(u64::MAX) };
         let rank = |priority| {
-            order.rank(&RankInput {
-                ready_at: Steady(u64::MAX),
-                priority,
-                estimate: None,
-            })
+            order.rank(&RankInput { ready_at: Steady(u64::MAX), priority, estimate: None })
         };
         assert!(rank(i32::MAX) < rank(i32::MIN));
     }
