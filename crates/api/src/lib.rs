@@ -1,1 +1,75 @@
-//! The REST schema: what clients and servers say to each other in JSON
+//! The JSON of REST and of job files: the types, how they are read, and what must hold of them.
+//!
+//! Nothing here does I/O. The server answers with these types, the client reads them, the command line prints them; so a field's name
+//! is the same everywhere. Input types refuse unknown fields, output types may grow.
+//!
+//! | Method and path | Body → answer |
+//! |---|---|
+//! | `POST /v1/jobs` | [`JobFile`], [`JobBatch`] or NDJSON ([`parse_submit`], [`parse_ndjson`]) → 201 [`SubmitReply`] |
+//! | `POST /v1/jobs/validate` | [`JobFile`] → [`Validated`] |
+//! | `GET /v1/jobs` | [`JobQuery`] → [`Page`] of [`Job`], newest first |
+//! | `GET /v1/jobs/{id}` | [`JobShowQuery`] → [`Job`] |
+//! | `POST /v1/jobs/{id}/cancel` | [`CancelRequest`] → 202 [`CancelReply`] |
+//! | `POST /v1/jobs/{id}/retry` | [`RetryRequest`] → 201 [`SubmitReply`] |
+//! | `GET /v1/jobs/{id}/tasks` | [`TaskQuery`] → [`Page`] of [`Task`] |
+//! | `GET /v1/tasks/{id}` | → [`Task`] with its attempts; `{id}` is `17.3` |
+//! | `GET /v1/tasks/{id}/explain` | → [`Explain`] |
+//! | `GET /v1/tasks/{id}/logs` | [`LogQuery`] → `text/plain`; `X-Log-Offset` is the offset of the first byte, `X-Log-Skipped` what the output limit dropped before it |
+//! | `GET /v1/nodes`, `GET /v1/nodes/{name}` | [`PageQuery`] → [`Page`] of [`Node`]; [`Node`] |
+//! | `POST /v1/nodes/{name}/drain`, `…/undrain` | → [`Node`] |
+//! | `DELETE /v1/nodes/{name}` | → 204 |
+//! | `GET /v1/queues`, `GET /v1/queues/{name}` | [`PageQuery`] → [`Page`] of [`Queue`]; [`Queue`] |
+//! | `PUT /v1/queues/{name}` with `If-None-Match: *` | [`QueueSettings`] → 201 [`Queue`]; creates only |
+//! | `PATCH /v1/queues/{name}` | [`QueueSettings`] → [`Queue`] |
+//! | `POST /v1/queues/{name}/pause`, `…/resume` | → [`Queue`] |
+//! | `POST /v1/queues/{name}/purge` | → [`CancelReply`] |
+//! | `DELETE /v1/queues/{name}` | → 204 |
+//! | `GET /v1/cluster/stats` | → [`ClusterStats`] |
+//! | `GET /v1/events` | [`EventQuery`] → server-sent events: `id:` is `index:seq`, `event:` the type, `data:` an [`Event`] |
+//! | `GET /v1/version`, `/healthz`, `/readyz` | → [`Version`], [`Health`] |
+//! | `GET /problems/{code}` | → the explanation of an [`ErrorCode`] |
+
+mod cluster;
+mod decode;
+mod error_code;
+pub mod exit;
+mod job_file;
+mod output;
+mod parse;
+mod problem;
+mod query;
+mod scalar;
+mod scalar_json;
+mod spec;
+pub mod suggest;
+mod tree;
+mod validate;
+
+pub use cluster::{
+    ClusterStats, DemandSupply, Discipline, Event, Explain, ExplainQueue, FailureOdds, Health,
+    Load, Node, NodeCounts, NodeReason, NodeState, Percentiles, Placement, Queue, QueueSettings,
+    QueueWaits, ReasonKind, Version,
+};
+pub use error_code::{ErrorCode, UnknownCode};
+pub use job_file::{
+    CommandLine, DEFAULT_QUEUE, HttpRequest, JobBatch, JobFile, JobHeader, Mistake, Retry,
+    TaskGroup,
+};
+pub use output::{
+    Amounts, Attempt, AttemptDetail, AttemptState, CancelReply, CancelRequest, Counts, Failure,
+    FailureKind, Group, Job, JobState, Page, RetryRequest, SubmitReply, Submitted, Task, TaskState,
+    Validated,
+};
+pub use parse::{parse_job_file, parse_ndjson, parse_submit};
+pub use problem::{PROBLEM_JSON, Problem};
+pub use query::{
+    EventQuery, JobQuery, JobShowQuery, LogQuery, PAGE_DEFAULT, PAGE_MAX, PageQuery, Stream,
+    TaskQuery,
+};
+pub use scalar::{
+    Amount, ArrayRange, BackoffRange, Duration, Moment, Requirement, RetryOn, ScalarError, Size,
+    parse_ranges,
+};
+pub use spec::{BACKOFF_DEFAULT, GRACE_DEFAULT, JITTER_DEFAULT, into_spec, tasks_of};
+pub use tree::Format;
+pub use validate::validate;

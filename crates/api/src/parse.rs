@@ -1,0 +1,120 @@
+//! Reads job files and request bodies, reporting as many mistakes at once as can be found.
+
+use crate::decode::{self, Decoder};
+use crate::job_file::{JobFile, Mistake};
+use crate::tree::{self, Format, Node, Value};
+use crate::validate::{self, Origin};
+
+/// Reads and validates a job file.
+///
+/// # Errors
+/// Everything that is wrong with it, in the order of the text. `each_line` is allowed: the caller reads that file before submitting.
+pub fn parse_job_file(
+    text: &str,
+    format: Format,
+    file_name: Option<&str>,
+) -> Result<JobFile, Vec<Mistake>> {
+    let named = |mut mistakes: Vec<Mistake>| {
+        mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
+        for mistake in &mut mistakes {
+            mistake.file = file_name.map(str::to_owned);
+        }
+        mistakes
+    };
+    let root = tree::parse(text, format).map_err(named)?;
+    read(&root, Origin::File).map_err(named)
+}
+
+/// Reads and validates the body of `POST /v1/jobs`: one job, or `{"jobs": […]}`.
+///
+/// # Errors
+/// Everything that is wrong. The pointer is empty, and line and column are set, if it isn't JSON at all.
+pub fn parse_submit(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
+    let root = tree::from_json_slice(body)?;
+    let Value::Table(entries) = &root.value else {
+        return read(&root, Origin::Request).map(|job| vec![job]);
+    };
+    let Some(jobs) = entries.iter().find(|entry| entry.key == "jobs") else {
+        return read(&root, Origin::Request).map(|job| vec![job]);
+    };
+    if let Some(other) = entries.iter().find(|entry| entry.key != "jobs") {
+        let message = format!("unknown key \"{}\" beside \"jobs\"", other.key);
+        return Err(vec![Mistake::new(
+            format!("/{}", other.key),
+            message,
+            "send one job, or only \"jobs\"",
+        )]);
+    }
+    let Value::List(items) = &jobs.node.value else {
+        return Err(vec![Mistake::new("/jobs", "expected a list of jobs", "")]);
+    };
+    gather(
+        items.iter().map(|item| read(item, Origin::Request)),
+        "/jobs",
+    )
+}
+
+/// Reads and validates newline-delimited JSON: one job per line, empty lines are skipped.
+///
+/// # Errors
+/// Everything that is wrong, with pointers that begin with the number of the job, from 0.
+pub fn parse_ndjson(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
+    let full = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
+    let lines = body.split(|byte| *byte == b'\n').filter(full);
+    gather(
+        lines.map(|line| read(&tree::from_json_slice(line)?, Origin::Request)),
+        "",
+    )
+}
+
+/// Collects jobs, or the mistakes of all of them below `prefix`.
+fn gather(
+    jobs: impl Iterator<Item = Result<JobFile, Vec<Mistake>>>,
+    prefix: &str,
+) -> Result<Vec<JobFile>, Vec<Mistake>> {
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+    for (index, job) in jobs.enumerate() {
+        match job {
+            Ok(job) => good.push(job),
+            Err(mistakes) => wrong.extend(mistakes.into_iter().map(|mistake| Mistake {
+                pointer: format!("{prefix}/{index}{}", mistake.pointer),
+                ..mistake
+            })),
+        }
+    }
+    wrong.extend(validate::job_count(
+        good.len() + usize::from(good.is_empty() && !wrong.is_empty()),
+        prefix,
+    ));
+    if wrong.is_empty() {
+        Ok(good)
+    } else {
+        Err(wrong)
+    }
+}
+
+fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
+    let mut decoder = Decoder::default();
+    let job = decode::job_file(root, &mut decoder);
+    let mut mistakes = decoder.mistakes;
+    // Fields that could not be read are reported as such, not as missing as well.
+    let fresh = |mistake: &Mistake, mistakes: &[Mistake]| {
+        !mistakes
+            .iter()
+            .any(|known| known.pointer.starts_with(&mistake.pointer))
+    };
+    for mut mistake in validate::job(&job, origin) {
+        if !fresh(&mistake, &mistakes) {
+            continue;
+        }
+        let place = root.locate(&mistake.pointer);
+        mistake.line = (place.line > 0).then_some(place.line);
+        mistake.column = (place.column > 0).then_some(place.column);
+        mistakes.push(mistake);
+    }
+    if mistakes.is_empty() {
+        Ok(job)
+    } else {
+        Err(mistakes)
+    }
+}
