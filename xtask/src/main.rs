@@ -1,1 +1,29 @@
-fn main() {}
+//! The project's own commands: `cargo xtask ci` is the only one to know, and the one that CI runs.
+
+use anyhow::{Result, bail};
+
+mod ci;
+mod deps;
+mod tidy;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  ci             everything that CI runs: format, lints, tidy, dependencies, tests, docs
+  tidy           rules about the tree: file sizes, words, documents
+  deps           licences and duplicates of dependencies; advisories where cargo-deny is installed
+";
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["ci"] => ci::run(),
+        ["tidy"] => tidy::run(),
+        ["deps"] => deps::run(),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{HELP}");
+            Ok(())
+        }
+        other => bail!("no such command: {}\n\n{HELP}", other.join(" ")),
+    }
+}
