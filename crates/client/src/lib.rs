@@ -1,1 +1,16 @@
-//! The client of the REST interface
+//! The client of the REST interface.
+//!
+//! Calls that are safe to repeat are repeated, with jittered pauses and on every server that is named: reads, and writes that carry an
+//! idempotency key or set something to a value. Everything else is sent once, because an answer that got lost may stand for a change
+//! that was made. Plain HTTP only; nothing here reads files or environment variables.
+
+mod calls;
+mod error;
+mod events;
+mod logs;
+mod transport;
+
+pub use error::{Error, Result};
+pub use events::{Events, Message, SseParser};
+pub use logs::Logs;
+pub use transport::{Client, ClientConfig, fresh_key};
