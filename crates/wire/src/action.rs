@@ -20,12 +20,6 @@ pub fn encode_group_action(action: &GroupAction) -> Arc<[u8]> {
 /// If the bytes are something else, or an action of a kind that this version does not know.
 pub fn decode_group_action(bytes: &[u8]) -> Result<GroupAction, DecodeError> {
     let group = GroupAction::decode(bytes).map_err(DecodeError::malformed("group action"))?;
-    required(
-        "an action",
-        group
-            .action
-            .as_ref()
-            .and_then(|action| action.kind.as_ref()),
-    )?;
+    required("an action", group.action.as_ref().and_then(|action| action.kind.as_ref()))?;
     Ok(group)
 }

@@ -22,39 +22,24 @@ pub(crate) fn narrow<T: TryFrom<u64>>(
 
 /// Shares bytes; empty ones cost nothing.
 pub(crate) fn shared(bytes: Vec<u8>) -> Arc<[u8]> {
-    if bytes.is_empty() {
-        Arc::default()
-    } else {
-        Arc::from(bytes)
-    }
+    if bytes.is_empty() { Arc::default() } else { Arc::from(bytes) }
 }
 
 pub(crate) fn attempt_id(job: u64, index: u32, number: u32) -> AttemptId {
-    AttemptId {
-        task: TaskId {
-            job: JobId(job),
-            index,
-        },
-        number,
-    }
+    AttemptId { task: TaskId { job: JobId(job), index }, number }
 }
 
 pub(crate) fn labels_to(labels: &Labels) -> Vec<worker::Label> {
     labels
         .iter()
-        .map(|(key, value)| worker::Label {
-            key: key.to_string(),
-            value: value.to_string(),
-        })
+        .map(|(key, value)| worker::Label { key: key.to_string(), value: value.to_string() })
         .collect()
 }
 
 pub(crate) fn labels_from(labels: Vec<worker::Label>) -> Result<Labels, DecodeError> {
     let count = labels.len();
-    let labels: Labels = labels
-        .into_iter()
-        .map(|label| (label.key.into(), label.value.into()))
-        .collect();
+    let labels: Labels =
+        labels.into_iter().map(|label| (label.key.into(), label.value.into())).collect();
     if labels.len() == count {
         Ok(labels)
     } else {
@@ -69,10 +54,7 @@ impl From<&Resources> for worker::Resources {
             cpu_millis: resources.cpu_millis,
             memory_bytes: resources.memory_bytes,
             named: named
-                .map(|(name, millis)| worker::Amount {
-                    name: name.to_string(),
-                    millis: *millis,
-                })
+                .map(|(name, millis)| worker::Amount { name: name.to_string(), millis: *millis })
                 .collect(),
         }
     }
@@ -85,15 +67,9 @@ impl TryFrom<worker::Resources> for Resources {
         let mut resources = Self::new(message.cpu_millis, message.memory_bytes);
         for amount in message.named {
             if amount.millis == 0 {
-                return Err(DecodeError::Inconsistent(
-                    "a named resource has the amount zero",
-                ));
+                return Err(DecodeError::Inconsistent("a named resource has the amount zero"));
             }
-            if resources
-                .named
-                .insert(amount.name.into(), amount.millis)
-                .is_some()
-            {
+            if resources.named.insert(amount.name.into(), amount.millis).is_some() {
                 return Err(DecodeError::Inconsistent("a named resource is there twice"));
             }
         }
@@ -119,17 +95,13 @@ impl TryFrom<pb::RangeSet> for RangeSet {
     fn try_from(message: pb::RangeSet) -> Result<Self, DecodeError> {
         let (pairs, rest) = message.spans.as_chunks::<2>();
         if !rest.is_empty() {
-            return Err(DecodeError::Inconsistent(
-                "a range has a start but no length",
-            ));
+            return Err(DecodeError::Inconsistent("a range has a start but no length"));
         }
         let mut set = Self::default();
         let mut behind = 0_u32;
         for (place, [gap, length]) in pairs.iter().enumerate() {
             if *length == 0 || (*gap == 0 && place > 0) {
-                return Err(DecodeError::Inconsistent(
-                    "a range is empty or touches another",
-                ));
+                return Err(DecodeError::Inconsistent("a range is empty or touches another"));
             }
             let start: u32 = narrow("range start", u64::from(behind) + u64::from(*gap))?;
             let end: u32 = narrow("range end", u64::from(start) + u64::from(*length))?;
@@ -152,10 +124,7 @@ impl From<&Constraint> for pb::Constraint {
             Predicate::Exists => Kind::Exists(pb::Unit {}),
             Predicate::Absent => Kind::Absent(pb::Unit {}),
         };
-        Self {
-            key: constraint.key.to_string(),
-            predicate: Some(predicate),
-        }
+        Self { key: constraint.key.to_string(), predicate: Some(predicate) }
     }
 }
 
@@ -165,19 +134,13 @@ impl TryFrom<pb::Constraint> for Constraint {
     fn try_from(message: pb::Constraint) -> Result<Self, DecodeError> {
         use pb::constraint::Predicate as Kind;
         let values = |list: pb::Values| list.values.into_iter().map(Into::into).collect();
-        let predicate = match message
-            .predicate
-            .ok_or(DecodeError::Unknown("a predicate"))?
-        {
+        let predicate = match message.predicate.ok_or(DecodeError::Unknown("a predicate"))? {
             Kind::IsIn(list) => Predicate::In(values(list)),
             Kind::NotIn(list) => Predicate::NotIn(values(list)),
             Kind::Exists(pb::Unit {}) => Predicate::Exists,
             Kind::Absent(pb::Unit {}) => Predicate::Absent,
         };
-        Ok(Self {
-            key: message.key.into(),
-            predicate,
-        })
+        Ok(Self { key: message.key.into(), predicate })
     }
 }
 
@@ -189,15 +152,12 @@ impl From<&Failure> for worker::Failed {
             FailureKind::Signal(signal) => Kind::Signal(signal),
             FailureKind::Timeout => Kind::Timeout(true),
             FailureKind::Start => Kind::Start(true),
-            FailureKind::Http(status) => Kind::Http(worker::HttpFailure {
-                status: status.map(u32::from),
-            }),
+            FailureKind::Http(status) => {
+                Kind::Http(worker::HttpFailure { status: status.map(u32::from) })
+            }
             FailureKind::Lost => Kind::Lost(true),
         };
-        Self {
-            kind: Some(kind),
-            message: failure.message.to_string(),
-        }
+        Self { kind: Some(kind), message: failure.message.to_string() }
     }
 }
 
@@ -206,25 +166,17 @@ impl TryFrom<worker::Failed> for Failure {
 
     fn try_from(message: worker::Failed) -> Result<Self, DecodeError> {
         use worker::failed::Kind;
-        let kind = match message
-            .kind
-            .ok_or(DecodeError::Unknown("a failure's kind"))?
-        {
+        let kind = match message.kind.ok_or(DecodeError::Unknown("a failure's kind"))? {
             Kind::Exit(code) => FailureKind::Exit(code),
             Kind::Signal(signal) => FailureKind::Signal(signal),
             Kind::Timeout(_) => FailureKind::Timeout,
             Kind::Start(_) => FailureKind::Start,
             Kind::Http(http) => FailureKind::Http(
-                http.status
-                    .map(|status| narrow("HTTP status", status))
-                    .transpose()?,
+                http.status.map(|status| narrow("HTTP status", status)).transpose()?,
             ),
             Kind::Lost(_) => FailureKind::Lost,
         };
-        Ok(Self {
-            kind,
-            message: message.message.into(),
-        })
+        Ok(Self { kind, message: message.message.into() })
     }
 }
 

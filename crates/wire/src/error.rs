@@ -35,10 +35,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// Wraps the decoder's own complaint about a message of kind `what`.
     pub(crate) fn malformed(what: &'static str) -> impl FnOnce(prost::DecodeError) -> Self {
-        move |error| Self::Malformed {
-            what,
-            why: error.to_string(),
-        }
+        move |error| Self::Malformed { what, why: error.to_string() }
     }
 }
 
@@ -47,10 +44,7 @@ impl fmt::Display for DecodeError {
         match self {
             Self::Malformed { what, why } => write!(f, "not a {what}: {why}"),
             Self::Unknown(what) => {
-                write!(
-                    f,
-                    "{what} is missing or of a kind that this version does not know"
-                )
+                write!(f, "{what} is missing or of a kind that this version does not know")
             }
             Self::OutOfRange { what, value } => write!(f, "{what} is out of range: {value}"),
             Self::Inconsistent(what) => write!(f, "{what}"),

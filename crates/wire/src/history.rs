@@ -25,11 +25,8 @@ pub struct TasksCancelled {
 #[must_use]
 pub fn encode_attempts(job: JobId, records: &[AttemptRecord]) -> Vec<u8> {
     debug_assert!(records.iter().all(|record| record.attempt.task.job == job));
-    pb::AttemptBlock {
-        job: job.0,
-        records: records.iter().map(Into::into).collect(),
-    }
-    .encode_to_vec()
+    pb::AttemptBlock { job: job.0, records: records.iter().map(Into::into).collect() }
+        .encode_to_vec()
 }
 
 /// Decodes what [`encode_attempts`] made.
@@ -38,11 +35,7 @@ pub fn encode_attempts(job: JobId, records: &[AttemptRecord]) -> Vec<u8> {
 /// If the bytes are something else.
 pub fn decode_attempts(bytes: &[u8]) -> Result<Vec<AttemptRecord>, DecodeError> {
     let block = pb::AttemptBlock::decode(bytes).map_err(DecodeError::malformed("attempt block"))?;
-    block
-        .records
-        .into_iter()
-        .map(|record| attempt_from(block.job, record))
-        .collect()
+    block.records.into_iter().map(|record| attempt_from(block.job, record)).collect()
 }
 
 /// Encodes a job that is over.
@@ -56,9 +49,7 @@ pub fn encode_finished_job(job: &FinishedJob) -> Vec<u8> {
 /// # Errors
 /// If the bytes are something else.
 pub fn decode_finished_job(bytes: &[u8]) -> Result<FinishedJob, DecodeError> {
-    pb::FinishedJob::decode(bytes)
-        .map_err(DecodeError::malformed("finished job"))?
-        .try_into()
+    pb::FinishedJob::decode(bytes).map_err(DecodeError::malformed("finished job"))?.try_into()
 }
 
 /// Encodes a note about cancelled tasks.
@@ -145,43 +136,15 @@ fn attempt_from(job: u64, message: pb::AttemptRecord) -> Result<AttemptRecord, D
 
 impl From<Counts> for pb::Counts {
     fn from(counts: Counts) -> Self {
-        let Counts {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        } = counts;
-        Self {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        }
+        let Counts { queued, waiting, running, succeeded, failed, cancelled } = counts;
+        Self { queued, waiting, running, succeeded, failed, cancelled }
     }
 }
 
 impl From<pb::Counts> for Counts {
     fn from(message: pb::Counts) -> Self {
-        let pb::Counts {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        } = message;
-        Self {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        }
+        let pb::Counts { queued, waiting, running, succeeded, failed, cancelled } = message;
+        Self { queued, waiting, running, succeeded, failed, cancelled }
     }
 }
 

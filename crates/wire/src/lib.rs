@@ -18,13 +18,7 @@ pub mod worker;
 pub use error::DecodeError;
 
 /// What the protocol compiler made of `proto/`.
-#[allow(
-    missing_docs,
-    unreachable_pub,
-    clippy::all,
-    clippy::pedantic,
-    reason = "generated code"
-)]
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
 mod proto {
     include!(concat!(env!("OUT_DIR"), "/messages.rs"));
 }

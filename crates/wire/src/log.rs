@@ -33,10 +33,7 @@ pub fn encode_entry(at: Timestamp, steady: Steady, commands: &[Command]) -> Arc<
 pub fn decode_entry(index: LogIndex, bytes: &[u8]) -> Result<Entry, DecodeError> {
     let body = pb::EntryBody::decode(bytes).map_err(DecodeError::malformed("log entry"))?;
     if body.format > FORMAT {
-        return Err(DecodeError::Format {
-            what: "a log entry",
-            format: body.format,
-        });
+        return Err(DecodeError::Format { what: "a log entry", format: body.format });
     }
     Ok(Entry {
         index,
@@ -58,17 +55,15 @@ impl From<&Command> for pb::Command {
             }),
             Command::RegisterNode(node) => Kind::RegisterNode(node.into()),
             Command::LoseNode(node) => Kind::LoseNode(node.0),
-            Command::DrainNode { node, draining } => Kind::DrainNode(pb::DrainNode {
-                node: node.0,
-                draining: *draining,
-            }),
+            Command::DrainNode { node, draining } => {
+                Kind::DrainNode(pb::DrainNode { node: node.0, draining: *draining })
+            }
             Command::RemoveNode(node) => Kind::RemoveNode(node.0),
             Command::CreateQueue(queue) => Kind::CreateQueue(queue.into()),
             Command::ConfigureQueue(queue) => Kind::ConfigureQueue(queue.into()),
-            Command::PauseQueue { queue, paused } => Kind::PauseQueue(pb::PauseQueue {
-                queue: queue.to_string(),
-                paused: *paused,
-            }),
+            Command::PauseQueue { queue, paused } => {
+                Kind::PauseQueue(pb::PauseQueue { queue: queue.to_string(), paused: *paused })
+            }
             Command::PurgeQueue { queue } => Kind::PurgeQueue(queue.to_string()),
             Command::RemoveQueue { queue } => Kind::RemoveQueue(queue.to_string()),
             Command::Tick => Kind::Tick(pb::Unit {}),
@@ -89,23 +84,17 @@ impl TryFrom<pb::Command> for Command {
             Kind::EndAttempts(ended) => Self::EndAttempts(all(ended.reports)?),
             Kind::RegisterNode(node) => Self::RegisterNode(node.try_into()?),
             Kind::LoseNode(node) => Self::LoseNode(NodeId(node)),
-            Kind::DrainNode(pb::DrainNode { node, draining }) => Self::DrainNode {
-                node: NodeId(node),
-                draining,
-            },
+            Kind::DrainNode(pb::DrainNode { node, draining }) => {
+                Self::DrainNode { node: NodeId(node), draining }
+            }
             Kind::RemoveNode(node) => Self::RemoveNode(NodeId(node)),
             Kind::CreateQueue(queue) => Self::CreateQueue(queue.try_into()?),
             Kind::ConfigureQueue(queue) => Self::ConfigureQueue(queue.try_into()?),
-            Kind::PauseQueue(pb::PauseQueue { queue, paused }) => Self::PauseQueue {
-                queue: queue.into(),
-                paused,
-            },
-            Kind::PurgeQueue(queue) => Self::PurgeQueue {
-                queue: queue.into(),
-            },
-            Kind::RemoveQueue(queue) => Self::RemoveQueue {
-                queue: queue.into(),
-            },
+            Kind::PauseQueue(pb::PauseQueue { queue, paused }) => {
+                Self::PauseQueue { queue: queue.into(), paused }
+            }
+            Kind::PurgeQueue(queue) => Self::PurgeQueue { queue: queue.into() },
+            Kind::RemoveQueue(queue) => Self::RemoveQueue { queue: queue.into() },
             Kind::Tick(pb::Unit {}) => Self::Tick,
         })
     }
@@ -147,9 +136,7 @@ impl From<&Plan> for pb::Plan {
         let (mut job, mut behind) = (0, 0);
         for placement in &plan.placements {
             let Placement { task, count, node } = *placement;
-            columns
-                .job_steps
-                .push(task.job.0.wrapping_sub(job).cast_signed());
+            columns.job_steps.push(task.job.0.wrapping_sub(job).cast_signed());
             columns.index_steps.push(i64::from(task.index) - behind);
             columns.counts.push(count);
             columns.nodes.push(node.0);
@@ -164,38 +151,21 @@ impl TryFrom<pb::Plan> for Plan {
     type Error = DecodeError;
 
     fn try_from(columns: pb::Plan) -> Result<Self, DecodeError> {
-        let pb::Plan {
-            job_steps,
-            index_steps,
-            counts,
-            nodes,
-        } = columns;
+        let pb::Plan { job_steps, index_steps, counts, nodes } = columns;
         let rows = job_steps.len();
         if [index_steps.len(), counts.len(), nodes.len()] != [rows; 3] {
-            return Err(DecodeError::Inconsistent(
-                "the columns of a plan differ in length",
-            ));
+            return Err(DecodeError::Inconsistent("the columns of a plan differ in length"));
         }
         let mut placements = Vec::with_capacity(rows);
         let (mut job, mut behind) = (0_u64, 0_i64);
-        for (((job_step, index_step), count), node) in job_steps
-            .into_iter()
-            .zip(index_steps)
-            .zip(counts)
-            .zip(nodes)
+        for (((job_step, index_step), count), node) in
+            job_steps.into_iter().zip(index_steps).zip(counts).zip(nodes)
         {
             job = job.wrapping_add(job_step.cast_unsigned());
             let index = behind.wrapping_add(index_step);
             let index: u32 = narrow("a placement's task", index.cast_unsigned())?;
-            let task = TaskId {
-                job: JobId(job),
-                index,
-            };
-            placements.push(Placement {
-                task,
-                count,
-                node: NodeId(node),
-            });
+            let task = TaskId { job: JobId(job), index };
+            placements.push(Placement { task, count, node: NodeId(node) });
             behind = i64::from(index) + i64::from(count);
         }
         Ok(Self { placements })

@@ -96,10 +96,7 @@ fn meta_to(meta: &Meta) -> pb::Meta {
 
 fn meta_from(meta: &pb::Meta) -> Result<Meta, DecodeError> {
     if meta.format > FORMAT {
-        return Err(DecodeError::Format {
-            what: "a snapshot",
-            format: meta.format,
-        });
+        return Err(DecodeError::Format { what: "a snapshot", format: meta.format });
     }
     Ok(Meta {
         index: LogIndex(meta.index),
@@ -162,35 +159,15 @@ fn task_to(id: TaskId, task: &Task) -> pb::TaskRecord {
 fn task_from(task: &pb::TaskRecord) -> Result<Record, DecodeError> {
     use pb::task_record::Phase as Kind;
     let phase = match required("a task's phase", task.phase)? {
-        Kind::QueuedSinceSteadyMicros(since) => Phase::Queued {
-            since: Steady(since),
-        },
-        Kind::WaitingUntilSteadyMicros(until) => Phase::Waiting {
-            until: Steady(until),
-        },
+        Kind::QueuedSinceSteadyMicros(since) => Phase::Queued { since: Steady(since) },
+        Kind::WaitingUntilSteadyMicros(until) => Phase::Waiting { until: Steady(until) },
         Kind::Running(attempt) => Phase::Running(Attempt {
             node: NodeId(attempt.node),
             placed_at: Timestamp(attempt.placed_micros),
             stop: attempt.stop_grace_micros.map(Span),
         }),
     };
-    let task_id = TaskId {
-        job: JobId(task.job),
-        index: task.index,
-    };
-    let pb::TaskRecord {
-        attempts,
-        failures,
-        lost,
-        ..
-    } = *task;
-    Ok(Record::Task(
-        task_id,
-        Task {
-            attempts,
-            failures,
-            lost,
-            phase,
-        },
-    ))
+    let task_id = TaskId { job: JobId(task.job), index: task.index };
+    let pb::TaskRecord { attempts, failures, lost, .. } = *task;
+    Ok(Record::Task(task_id, Task { attempts, failures, lost, phase }))
 }

@@ -32,10 +32,7 @@ impl TryFrom<pb::SubmitJobs> for SubmitJobs {
 
 impl From<&IdempotencyKey> for pb::IdempotencyKey {
     fn from(key: &IdempotencyKey) -> Self {
-        Self {
-            key: key.key.to_string(),
-            digest: key.digest.to_vec(),
-        }
+        Self { key: key.key.to_string(), digest: key.digest.to_vec() }
     }
 }
 
@@ -45,10 +42,7 @@ impl TryFrom<pb::IdempotencyKey> for IdempotencyKey {
     fn try_from(message: pb::IdempotencyKey) -> Result<Self, DecodeError> {
         let digest = message.digest.try_into();
         let digest = digest.map_err(|_| DecodeError::Inconsistent("a digest is not 16 bytes"))?;
-        Ok(Self {
-            key: message.key.into(),
-            digest,
-        })
+        Ok(Self { key: message.key.into(), digest })
     }
 }
 
@@ -230,9 +224,9 @@ impl From<&QueueSpec> for pb::QueueSpec {
             name: queue.name.to_string(),
             discipline: Some(match queue.discipline {
                 Discipline::Fifo => D::Fifo(unit),
-                Discipline::Priority { aging } => D::Priority(pb::Priority {
-                    aging_micros: aging.micros(),
-                }),
+                Discipline::Priority { aging } => {
+                    D::Priority(pb::Priority { aging_micros: aging.micros() })
+                }
             }),
             placement: Some(match queue.placement {
                 Placement::FirstFit => P::FirstFit(unit),
@@ -257,9 +251,9 @@ impl TryFrom<pb::QueueSpec> for QueueSpec {
             name: message.name.into(),
             discipline: match required("a queue's discipline", message.discipline)? {
                 D::Fifo(pb::Unit {}) => Discipline::Fifo,
-                D::Priority(priority) => Discipline::Priority {
-                    aging: Span(priority.aging_micros),
-                },
+                D::Priority(priority) => {
+                    Discipline::Priority { aging: Span(priority.aging_micros) }
+                }
             },
             placement: match required("a queue's placement", message.placement)? {
                 P::FirstFit(pb::Unit {}) => Placement::FirstFit,

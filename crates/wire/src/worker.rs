@@ -16,11 +16,7 @@ pub const PROTOCOL: u32 = 1;
 
 impl From<AttemptId> for AttemptRef {
     fn from(attempt: AttemptId) -> Self {
-        Self {
-            job: attempt.task.job.0,
-            index: attempt.task.index,
-            number: attempt.number,
-        }
+        Self { job: attempt.task.job.0, index: attempt.task.index, number: attempt.number }
     }
 }
 
@@ -64,10 +60,7 @@ impl TryFrom<Hello> for NodeSpec {
     fn try_from(message: Hello) -> Result<Self, DecodeError> {
         if message.protocol != PROTOCOL {
             let value = message.protocol.into();
-            return Err(DecodeError::OutOfRange {
-                what: "the worker's protocol",
-                value,
-            });
+            return Err(DecodeError::OutOfRange { what: "the worker's protocol", value });
         }
         let capacity = required("a node's capacity", message.capacity)?;
         Ok(Self {
@@ -115,11 +108,7 @@ pub fn report_from_wire(node: NodeId, message: Report) -> Result<AttemptReport, 
         end,
         started_at: message.started_micros.map(Timestamp),
         ended_at: Timestamp(message.ended_micros),
-        detail: message
-            .detail
-            .as_ref()
-            .map(encode_detail)
-            .unwrap_or_default(),
+        detail: message.detail.as_ref().map(encode_detail).unwrap_or_default(),
     })
 }
 

@@ -1,0 +1,224 @@
+//! Finished work: what has left the state.
+//!
+//! The history is fed with the events of every applied entry. Readers see them at once; a thread of its own writes them to the
+//! database in batches. What it has not written when the process ends is fed again from the log, from
+//! [`durable_index`](History::durable_index) on: the log must reach back to there, and so must the snapshot to start from.
+
+mod commit;
+mod pending;
+mod prune;
+mod read;
+mod tables;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use redb::Database;
+use rota_core::event::{AttemptRecord, Event};
+use rota_core::job::{FinishedJob, JobState};
+use rota_types::{JobId, LogIndex, TaskId, Timestamp};
+use rota_wire::history::TasksCancelled;
+
+use crate::{Identity, StoreError};
+use pending::Pending;
+
+pub use prune::Retention;
+
+/// The name of the history's file in the data directory.
+pub const HISTORY_FILE: &str = "history.redb";
+
+/// How the history is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryOptions {
+    /// The least time between two commits: the history shares the disk with the log, which is waited for.
+    pub commit_every: Duration,
+    /// Records that may wait to be written. Feeding more waits for the disk.
+    pub pending_max: usize,
+    /// Bytes of the database that are kept in memory.
+    pub cache_bytes: usize,
+}
+
+impl Default for HistoryOptions {
+    fn default() -> Self {
+        Self {
+            commit_every: Duration::from_millis(100),
+            pending_max: 1 << 20,
+            cache_bytes: 64 << 20,
+        }
+    }
+}
+
+/// Which finished jobs are wanted. Everything that is given must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    /// How the job ended.
+    pub state: Option<JobState>,
+    /// Its queue's name.
+    pub queue: Option<Box<str>>,
+    /// Its name.
+    pub name: Option<Box<str>>,
+    /// Labels it must have, with these values.
+    pub labels: Vec<(Box<str>, Box<str>)>,
+}
+
+/// Part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T, C> {
+    /// What was found, in order.
+    pub items: Vec<T>,
+    /// Where to go on; `None` at the end. A page may be short, or even empty, and not be the last.
+    pub next: Option<C>,
+}
+
+/// The history of finished work of one server.
+pub struct History {
+    database: Arc<Database>,
+    pending: Arc<Pending>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl History {
+    /// Opens the history at `path`, or makes it. `on_fatal` is called once if a batch can't be written; from then on nothing more is
+    /// taken, and the caller ends the process.
+    ///
+    /// # Errors
+    /// If the file is damaged, in use, of another server, or of another version.
+    pub fn open(
+        path: &Path,
+        identity: &Identity,
+        options: HistoryOptions,
+        on_fatal: impl FnOnce(StoreError) + Send + 'static,
+    ) -> Result<Self, StoreError> {
+        let database = tables::open(path, identity, options.cache_bytes)?;
+        let database = Arc::new(database);
+        let durable = tables::durable_index(&database)?;
+        let pending = Arc::new(Pending::new(durable, options));
+        let worker = commit::Worker {
+            database: Arc::clone(&database),
+            pending: Arc::clone(&pending),
+            commit_every: options.commit_every,
+        };
+        let thread = std::thread::Builder::new().name("history".into());
+        let thread = thread.spawn(move || worker.run(on_fatal));
+        let thread = thread.map_err(StoreError::io("starting the thread of", HISTORY_FILE))?;
+        Ok(Self { database, pending, thread: Some(thread) })
+    }
+
+    /// Takes what became true by the entry at `index`, which was stamped `at`. Indexes rise; one that was fed before changes nothing.
+    /// Waits for the disk only if too much is pending.
+    pub fn feed(&self, index: LogIndex, at: Timestamp, events: &[Event]) {
+        self.pending.feed(index, at, events);
+    }
+
+    /// Everything up to this index is stored. Entries behind it have to be fed again after a restart.
+    #[must_use]
+    pub fn durable_index(&self) -> LogIndex {
+        self.pending.durable_index()
+    }
+
+    /// The last index that was fed.
+    #[must_use]
+    pub fn fed_index(&self) -> LogIndex {
+        self.pending.fed_index()
+    }
+
+    /// Waits until everything fed so far is stored, or the history has failed.
+    pub fn flush(&self) {
+        self.pending.flush();
+    }
+
+    /// A finished job.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn job(&self, job: JobId) -> Result<Option<FinishedJob>, StoreError> {
+        read::job(&self.database, &self.pending, job)
+    }
+
+    /// How many finished jobs there are.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub fn job_count(&self) -> Result<u64, StoreError> {
+        read::job_count(&self.database, &self.pending)
+    }
+
+    /// Finished jobs, the newest id first, with ids below `before`. At most `limit`.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn jobs(
+        &self,
+        filter: &JobFilter,
+        before: Option<JobId>,
+        limit: usize,
+    ) -> Result<Page<FinishedJob, JobId>, StoreError> {
+        read::jobs(&self.database, &self.pending, filter, (before, limit))
+    }
+
+    /// The ended attempts of one task, the first one first. Its job need not be finished.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, StoreError> {
+        read::attempts(&self.database, &self.pending, task)
+    }
+
+    /// The ended attempts of a job's tasks from the index `from` on, by task and number. At most `limit`, but at least those of one
+    /// task. Goes on with the index of the next task.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn attempts_of_job(
+        &self,
+        job: JobId,
+        from: u32,
+        limit: usize,
+    ) -> Result<Page<AttemptRecord, u32>, StoreError> {
+        read::attempts_of_job(&self.database, &self.pending, TaskId { job, index: from }, limit)
+    }
+
+    /// Tasks of a job that were cancelled before they had an attempt, in the order in which that happened.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn cancelled(&self, job: JobId) -> Result<Vec<TasksCancelled>, StoreError> {
+        read::cancelled(&self.database, &self.pending, job)
+    }
+
+    /// Removes what `retention` does not keep, at most about `rows` rows at a time. Returns whether there is more to remove. Waits for
+    /// the disk.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn prune(
+        &self,
+        retention: &Retention,
+        now: Timestamp,
+        rows: usize,
+    ) -> Result<bool, StoreError> {
+        prune::prune(&self.database, retention, now, rows)
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        self.pending.close();
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed; there is nobody to tell here.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl JobFilter {
+    fn admits(&self, job: &FinishedJob) -> bool {
+        let Self { state, queue, name, labels } = self;
+        state.is_none_or(|state| state == job.state())
+            && queue.as_ref().is_none_or(|queue| *queue == job.spec.queue)
+            && name.as_ref().is_none_or(|name| *name == job.spec.name)
+            && labels.iter().all(|(key, value)| job.spec.labels.get(key) == Some(value))
+    }
+}

@@ -1,0 +1,121 @@
+//! The thread that writes what was fed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::{Database, ReadableTable, WriteTransaction};
+use rota_core::event::AttemptRecord;
+use rota_types::{AttemptId, JobId};
+
+use super::pending::{Batch, Pending};
+use super::tables::{
+    ATTEMPTS, BLOCK_TASKS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS,
+    KEY_DURABLE, KEY_JOBS, META, encode_attempts, encode_cancelled, encode_job, failed,
+    state_number,
+};
+use crate::StoreError;
+
+/// Rows of attempts are cut when their details reach this.
+const ROW_BYTES: usize = 64 << 10;
+
+pub(super) struct Worker {
+    pub database: Arc<Database>,
+    pub pending: Arc<Pending>,
+    pub commit_every: Duration,
+}
+
+impl Worker {
+    pub(super) fn run(self, on_fatal: impl FnOnce(StoreError)) {
+        let mut not_before = Instant::now();
+        while let Some(batch) = self.pending.next_batch(not_before) {
+            not_before = Instant::now() + self.commit_every;
+            if let Err(error) = store(&self.database, &batch) {
+                self.pending.fail();
+                on_fatal(error);
+                return;
+            }
+            self.pending.batch_stored();
+        }
+    }
+}
+
+fn store(database: &Database, batch: &Batch) -> Result<(), StoreError> {
+    let write = database.begin_write().map_err(failed("writing"))?;
+    store_attempts(&write, batch)?;
+    store_cancelled(&write, batch)?;
+    let added = store_jobs(&write, batch)?;
+    {
+        let mut meta = write.open_table(META).map_err(failed("writing"))?;
+        let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
+        let count = count.map_or(0, |guard| guard.value());
+        meta.insert(KEY_JOBS, count + added).map_err(failed("writing"))?;
+        meta.insert(KEY_DURABLE, batch.last.0).map_err(failed("writing"))?;
+    }
+    write.commit().map_err(failed("syncing"))
+}
+
+/// Returns how many jobs are new.
+fn store_jobs(write: &WriteTransaction, batch: &Batch) -> Result<u64, StoreError> {
+    let mut jobs = write.open_table(JOBS).map_err(failed("writing"))?;
+    let mut by_age = write.open_table(BY_AGE).map_err(failed("writing"))?;
+    let mut by_state = write.open_table(BY_STATE).map_err(failed("writing"))?;
+    let mut by_queue = write.open_table(BY_QUEUE).map_err(failed("writing"))?;
+    let mut by_name = write.open_table(BY_NAME).map_err(failed("writing"))?;
+    let mut by_label = write.open_table(BY_LABEL).map_err(failed("writing"))?;
+    let mut added = 0;
+    for (id, job) in &batch.jobs {
+        let id = id.0;
+        let row = encode_job(job);
+        let before = jobs.insert(id, row.as_slice()).map_err(failed("writing"))?;
+        added += u64::from(before.is_none());
+        let state = state_number(job.state());
+        by_age.insert((job.finished_at.0, id), ()).map_err(failed("writing"))?;
+        by_state.insert((state, id), ()).map_err(failed("writing"))?;
+        by_queue.insert((&*job.spec.queue, id), ()).map_err(failed("writing"))?;
+        by_name.insert((&*job.spec.name, id), ()).map_err(failed("writing"))?;
+        for (key, value) in &job.spec.labels {
+            by_label.insert((&**key, &**value, id), ()).map_err(failed("writing"))?;
+        }
+    }
+    Ok(added)
+}
+
+fn store_attempts(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+    let mut attempts = write.open_table(ATTEMPTS).map_err(failed("writing"))?;
+    let mut row: Vec<AttemptRecord> = Vec::new();
+    let (mut at, mut part, mut bytes) = ((JobId(0), 0), 0, 0);
+    let mut put = |(job, block): (JobId, u32), part: u32, row: &mut Vec<AttemptRecord>| {
+        if row.is_empty() {
+            return Ok(());
+        }
+        let encoded = encode_attempts(job, row);
+        row.clear();
+        let key = (job.0, block, batch.last.0, part);
+        let put = attempts.insert(key, encoded.as_slice()).map(|_before| ());
+        put.map_err(failed("writing"))
+    };
+    for (id, record) in &batch.attempts {
+        let AttemptId { task, .. } = id;
+        let block = (task.job, task.index / BLOCK_TASKS);
+        if block != at {
+            put(at, part, &mut row)?;
+            (at, part, bytes) = (block, 0, 0);
+        } else if bytes >= ROW_BYTES {
+            put(at, part, &mut row)?;
+            (part, bytes) = (part + 1, 0);
+        }
+        bytes += record.detail.len() + 32;
+        row.push(record.clone());
+    }
+    put(at, part, &mut row)
+}
+
+fn store_cancelled(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+    let mut table = write.open_table(CANCELLED).map_err(failed("writing"))?;
+    for (part, cancelled) in (0..).zip(&batch.cancelled) {
+        let key = (cancelled.job.0, batch.last.0, part);
+        let row = encode_cancelled(cancelled);
+        table.insert(key, row.as_slice()).map_err(failed("writing"))?;
+    }
+    Ok(())
+}

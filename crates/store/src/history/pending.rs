@@ -1,0 +1,187 @@
+//! What has been fed and is not in the database yet.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use rota_core::event::{AttemptRecord, Event};
+use rota_core::job::FinishedJob;
+use rota_types::{AttemptId, JobId, LogIndex, Timestamp};
+use rota_wire::history::TasksCancelled;
+
+use super::HistoryOptions;
+
+/// What has been fed and is not in the database yet, shared by the feeder, the thread that writes, and readers.
+pub(super) struct Pending {
+    state: Mutex<PendingState>,
+    /// Something was fed, or the end has come.
+    fed: Condvar,
+    /// A batch was stored, or storing has failed.
+    stored: Condvar,
+    options: HistoryOptions,
+}
+
+struct PendingState {
+    /// Takes what is fed.
+    open: Batch,
+    /// Is being written.
+    writing: Option<Arc<Batch>>,
+    durable: LogIndex,
+    flush: bool,
+    closed: bool,
+    failed: bool,
+}
+
+/// Events of consecutive entries.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Batch {
+    pub last: LogIndex,
+    pub jobs: BTreeMap<JobId, Arc<FinishedJob>>,
+    pub attempts: BTreeMap<AttemptId, AttemptRecord>,
+    pub cancelled: Vec<TasksCancelled>,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.jobs.len() + self.attempts.len() + self.cancelled.len()
+    }
+
+    fn take(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::AttemptEnded(record) => {
+                self.attempts.insert(record.attempt, AttemptRecord::clone(record));
+            }
+            Event::TasksCancelled { job, tasks, reason } => self.cancelled.push(TasksCancelled {
+                job: *job,
+                tasks: tasks.clone(),
+                reason: reason.clone(),
+                at,
+            }),
+            Event::JobFinished(job) => {
+                self.jobs.insert(job.id, Arc::new(FinishedJob::clone(job)));
+            }
+            Event::JobSubmitted(_)
+            | Event::AttemptsCreated(_)
+            | Event::StopRequested(_)
+            | Event::TaskQueued(_)
+            | Event::NodeRegistered(_)
+            | Event::NodeLost(_)
+            | Event::NodeDraining(..)
+            | Event::NodeRemoved { .. }
+            | Event::QueueConfigured(_)
+            | Event::QueuePaused(..)
+            | Event::QueueRemoved(_) => {}
+        }
+    }
+}
+
+impl Pending {
+    pub(super) fn new(durable: LogIndex, options: HistoryOptions) -> Self {
+        Self {
+            state: Mutex::new(PendingState {
+                open: Batch { last: durable, ..Batch::default() },
+                writing: None,
+                durable,
+                flush: false,
+                closed: false,
+                failed: false,
+            }),
+            fed: Condvar::new(),
+            stored: Condvar::new(),
+            options,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PendingState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn feed(&self, index: LogIndex, at: Timestamp, events: &[Event]) {
+        let full = |state: &mut PendingState| {
+            state.open.len() >= self.options.pending_max && !state.failed
+        };
+        let state = self.stored.wait_while(self.lock(), full);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        if index <= state.open.last || state.failed {
+            return;
+        }
+        state.open.last = index;
+        for event in events {
+            state.open.take(at, event);
+        }
+        self.fed.notify_one();
+    }
+
+    pub(super) fn durable_index(&self) -> LogIndex {
+        self.lock().durable
+    }
+
+    pub(super) fn fed_index(&self) -> LogIndex {
+        self.lock().open.last
+    }
+
+    pub(super) fn flush(&self) {
+        let mut state = self.lock();
+        let wanted = state.open.last;
+        state.flush = true;
+        self.fed.notify_one();
+        let waiting = |state: &mut PendingState| state.durable < wanted && !state.failed;
+        drop(self.stored.wait_while(state, waiting));
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.fed.notify_one();
+    }
+
+    /// Waits until `not_before`, or until there is a hurry, and for something to write. `None` at the end.
+    pub(super) fn next_batch(&self, not_before: Instant) -> Option<Arc<Batch>> {
+        let mut state = self.lock();
+        loop {
+            let ready = state.open.last > state.durable;
+            if state.closed && !ready {
+                return None;
+            }
+            let pause = not_before.saturating_duration_since(Instant::now());
+            let hurry =
+                state.closed || state.flush || state.open.len() >= self.options.pending_max / 2;
+            if ready && (hurry || pause.is_zero()) {
+                break;
+            }
+            state = if ready {
+                let waited = self.fed.wait_timeout(state, pause);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.fed.wait(state).unwrap_or_else(PoisonError::into_inner)
+            };
+        }
+        state.flush = false;
+        let next = Batch { last: state.open.last, ..Batch::default() };
+        let batch = Arc::new(std::mem::replace(&mut state.open, next));
+        state.writing = Some(Arc::clone(&batch));
+        Some(batch)
+    }
+
+    /// Notes that the batch being written is in the database.
+    pub(super) fn batch_stored(&self) {
+        let mut state = self.lock();
+        if let Some(batch) = state.writing.take() {
+            state.durable = batch.last;
+        }
+        self.stored.notify_all();
+    }
+
+    /// Notes that nothing will be written any more.
+    pub(super) fn fail(&self) {
+        self.lock().failed = true;
+        self.stored.notify_all();
+    }
+
+    /// Lets `look` see both batches, the older one first. Readers do this before they open the database: what is stored meanwhile they
+    /// see twice, never not at all.
+    pub(super) fn read<T>(&self, mut look: impl FnMut(&Batch) -> T) -> Vec<T> {
+        let state = self.lock();
+        let writing = state.writing.as_deref();
+        writing.into_iter().chain([&state.open]).map(&mut look).collect()
+    }
+}

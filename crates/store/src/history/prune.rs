@@ -1,0 +1,113 @@
+//! Removing what is kept no longer.
+
+use redb::{Database, ReadableTable, WriteTransaction};
+use rota_core::job::FinishedJob;
+use rota_types::{JobId, Span, Timestamp};
+
+use super::tables::{
+    ATTEMPTS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS, KEY_JOBS, META,
+    decode_job, failed, state_number,
+};
+use crate::StoreError;
+
+/// How much of the past is kept. Whatever exceeds either limit goes, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Finished jobs.
+    pub jobs_max: u64,
+    /// How long ago a job may have finished.
+    pub age_max: Span,
+}
+
+pub(super) fn prune(
+    database: &Database,
+    retention: &Retention,
+    now: Timestamp,
+    rows: usize,
+) -> Result<bool, StoreError> {
+    let write = database.begin_write().map_err(failed("writing"))?;
+    let mut left = rows.max(1);
+    let mut more = false;
+    while let Some(job) = oldest_to_go(&write, retention, now)? {
+        if left == 0 || !remove_rows(&write, job, &mut left)? {
+            more = true;
+            break;
+        }
+    }
+    write.commit().map_err(failed("syncing"))?;
+    Ok(more)
+}
+
+/// The job that finished first, if it is not to be kept.
+fn oldest_to_go(
+    write: &WriteTransaction,
+    retention: &Retention,
+    now: Timestamp,
+) -> Result<Option<JobId>, StoreError> {
+    let by_age = write.open_table(BY_AGE).map_err(failed("reading"))?;
+    let meta = write.open_table(META).map_err(failed("reading"))?;
+    let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
+    let too_many = count.map_or(0, |guard| guard.value()) > retention.jobs_max;
+    let oldest = by_age.first().map_err(failed("reading"))?;
+    Ok(oldest.and_then(|(key, _)| {
+        let (finished, job) = key.value();
+        let too_old = now.since(Timestamp(finished)) > retention.age_max;
+        (too_many || too_old).then_some(JobId(job))
+    }))
+}
+
+/// Removes a job, its attempts first and itself last, so that it can go on another time. Returns whether the job is gone.
+fn remove_rows(write: &WriteTransaction, job: JobId, left: &mut usize) -> Result<bool, StoreError> {
+    let mut attempts = write.open_table(ATTEMPTS).map_err(failed("writing"))?;
+    let span = (job.0, 0, 0, 0)..=(job.0, u32::MAX, u64::MAX, u32::MAX);
+    let keys = attempts.range(span).map_err(failed("reading"))?.take(*left);
+    let keys = keys.map(|row| row.map(|(key, _)| key.value()));
+    let keys: Vec<_> = keys.collect::<Result<_, _>>().map_err(failed("reading"))?;
+    for key in &keys {
+        attempts.remove(*key).map_err(failed("writing"))?;
+    }
+    *left -= keys.len();
+    if *left == 0 {
+        return Ok(false);
+    }
+    let mut cancelled = write.open_table(CANCELLED).map_err(failed("writing"))?;
+    let span = (job.0, 0, 0)..=(job.0, u64::MAX, u32::MAX);
+    let keys = cancelled.range(span).map_err(failed("reading"))?.take(*left);
+    let keys = keys.map(|row| row.map(|(key, _)| key.value()));
+    let keys: Vec<_> = keys.collect::<Result<_, _>>().map_err(failed("reading"))?;
+    for key in &keys {
+        cancelled.remove(*key).map_err(failed("writing"))?;
+    }
+    *left -= keys.len();
+    if *left == 0 {
+        return Ok(false);
+    }
+    *left -= 1;
+    let mut jobs = write.open_table(JOBS).map_err(failed("writing"))?;
+    let row = jobs.remove(job.0).map_err(failed("writing"))?;
+    if let Some(found) = row.map(|row| decode_job(job, row.value())).transpose()? {
+        remove_from_indexes(write, &found)?;
+    }
+    Ok(true)
+}
+
+fn remove_from_indexes(write: &WriteTransaction, job: &FinishedJob) -> Result<(), StoreError> {
+    let id = job.id.0;
+    let mut by_age = write.open_table(BY_AGE).map_err(failed("writing"))?;
+    by_age.remove((job.finished_at.0, id)).map_err(failed("writing"))?;
+    let mut by_state = write.open_table(BY_STATE).map_err(failed("writing"))?;
+    by_state.remove((state_number(job.state()), id)).map_err(failed("writing"))?;
+    let mut by_queue = write.open_table(BY_QUEUE).map_err(failed("writing"))?;
+    by_queue.remove((&*job.spec.queue, id)).map_err(failed("writing"))?;
+    let mut by_name = write.open_table(BY_NAME).map_err(failed("writing"))?;
+    by_name.remove((&*job.spec.name, id)).map_err(failed("writing"))?;
+    let mut by_label = write.open_table(BY_LABEL).map_err(failed("writing"))?;
+    for (key, value) in &job.spec.labels {
+        by_label.remove((&**key, &**value, id)).map_err(failed("writing"))?;
+    }
+    let mut meta = write.open_table(META).map_err(failed("writing"))?;
+    let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
+    let count = count.map_or(0, |guard| guard.value());
+    meta.insert(KEY_JOBS, count.saturating_sub(1)).map_err(failed("writing"))?;
+    Ok(())
+}

@@ -1,0 +1,384 @@
+//! Snapshots: the state at one log index, as records in a file.
+//!
+//! A snapshot is written beside the others under a temporary name, synced, and renamed; the one before is kept as well. Records are
+//! gathered in chunks with a checksum each; the end of the file holds their number and a digest of everything, so that a snapshot is
+//! whole or refused.
+
+use std::sync::Arc;
+
+use rota_core::image::Record;
+use rota_types::LogIndex;
+
+use crate::disk::{Disk, DiskFile};
+use crate::identity::Fields;
+use crate::{Identity, StoreError};
+
+const MAGIC: &[u8; 8] = b"rotasnp\x01";
+const FORMAT: u32 = 1;
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+const CHUNK_HEADER_BYTES: usize = 4 + 4 + 4;
+const TRAILER_BYTES: usize = 4 + 8 + 32;
+const CHUNK_BYTES: usize = 256 << 10;
+const TEMPORARY: &str = "snapshot.tmp";
+/// How many snapshots are kept.
+const KEPT: usize = 2;
+
+/// What a finished snapshot leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// How many bytes the file has.
+    pub bytes: u64,
+    /// How many records it holds.
+    pub records: u64,
+    /// The snapshot before, which is still there. While the log reaches back to it, damage to the new one can be made good.
+    pub previous: Option<LogIndex>,
+}
+
+/// Writes the snapshot of the state at `index`. When this returns it is durable, and all but one of the older ones are removed.
+///
+/// # Errors
+/// If the file system refuses; nothing is lost then.
+pub fn write(
+    disk: &dyn Disk,
+    identity: &Identity,
+    index: LogIndex,
+    records: impl Iterator<Item = Record>,
+) -> Result<Written, StoreError> {
+    let encoded = records.map(|record| rota_wire::snapshot::encode_record(&record));
+    write_encoded(disk, identity, index, encoded)
+}
+
+fn write_encoded(
+    disk: &dyn Disk,
+    identity: &Identity,
+    index: LogIndex,
+    records: impl Iterator<Item = Vec<u8>>,
+) -> Result<Written, StoreError> {
+    let name = file_name(index);
+    let names = disk.list().map_err(StoreError::io("listing", "the data directory"))?;
+    if names.iter().any(|name| name == TEMPORARY) {
+        disk.remove(TEMPORARY).map_err(StoreError::io("removing", TEMPORARY))?;
+    }
+    let file = disk.create(TEMPORARY).map_err(StoreError::io("creating", &name))?;
+    let mut writer = Writer::new(file);
+    let write = || {
+        writer.begin(identity, index)?;
+        for record in records {
+            writer.add(&record)?;
+        }
+        writer.finish()
+    };
+    write().map_err(StoreError::io("writing", &name))?;
+    let renamed = disk.rename(TEMPORARY, &name).and_then(|()| disk.sync_names());
+    renamed.map_err(StoreError::io("renaming", &name))?;
+    let mut older = list(disk)?;
+    older.retain(|other| *other < index);
+    for old in older.iter().rev().skip(KEPT - 1) {
+        let name = file_name(*old);
+        disk.remove(&name).map_err(StoreError::io("removing", &name))?;
+    }
+    Ok(Written { bytes: writer.offset, records: writer.total, previous: older.last().copied() })
+}
+
+/// The indexes of all snapshots that are there, oldest first.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn list(disk: &dyn Disk) -> Result<Vec<LogIndex>, StoreError> {
+    let names = disk.list().map_err(StoreError::io("listing", "the data directory"))?;
+    let indexes = names.iter().filter_map(|name| {
+        let digits = name.strip_prefix("snapshot-")?.strip_suffix(".snap")?;
+        (digits.len() == 20).then(|| digits.parse().ok().map(LogIndex)).flatten()
+    });
+    Ok(indexes.collect())
+}
+
+/// The newest snapshot, if there is one.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn latest(disk: &dyn Disk) -> Result<Option<LogIndex>, StoreError> {
+    Ok(list(disk)?.last().copied())
+}
+
+/// Opens the snapshot at `index` and reads all of it once, to see whether it is whole.
+///
+/// # Errors
+/// If it is damaged, of another server, or of another version.
+pub fn open(
+    disk: &Arc<dyn Disk>,
+    identity: &Identity,
+    index: LogIndex,
+) -> Result<Snapshot, StoreError> {
+    let snapshot = Snapshot { disk: Arc::clone(disk), identity: *identity, index };
+    let mut chunks = snapshot.chunks()?;
+    while chunks.next_chunk()?.is_some() {}
+    Ok(snapshot)
+}
+
+/// A snapshot that was found whole.
+pub struct Snapshot {
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+    index: LogIndex,
+}
+
+impl Snapshot {
+    /// The state's log index.
+    #[must_use]
+    pub fn index(&self) -> LogIndex {
+        self.index
+    }
+
+    /// The records, in the order in which they were written.
+    ///
+    /// # Errors
+    /// If the file can't be opened any more.
+    pub fn records(&self) -> Result<Records, StoreError> {
+        let chunks = self.chunks()?;
+        Ok(Records { chunks, chunk: Vec::new(), at: 0, done: false })
+    }
+
+    fn chunks(&self) -> Result<Chunks, StoreError> {
+        let name = file_name(self.index);
+        let file = self.disk.open(&name).map_err(StoreError::io("opening", &name))?;
+        let length = file.len().map_err(StoreError::io("reading", &name))?;
+        let mut chunks = Chunks {
+            file,
+            name,
+            length,
+            offset: 0,
+            seed: seed(&self.identity, self.index),
+            sequence: 0,
+            total: 0,
+            digest: blake3::Hasher::new(),
+        };
+        chunks.begin(&self.identity, self.index)?;
+        Ok(chunks)
+    }
+}
+
+fn file_name(index: LogIndex) -> String {
+    format!("snapshot-{:020}.snap", index.0)
+}
+
+/// What all checksums of a snapshot begin with.
+fn seed(identity: &Identity, index: LogIndex) -> u32 {
+    crc32c::crc32c_append(identity.salt(), &index.0.to_le_bytes())
+}
+
+fn header(identity: &Identity, index: LogIndex) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES);
+    bytes.extend(MAGIC);
+    bytes.extend(FORMAT.to_le_bytes());
+    bytes.extend(identity.salt().to_le_bytes());
+    bytes.extend(index.0.to_le_bytes());
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// The checksum of chunk number `sequence`.
+fn chunk_crc(seed: u32, sequence: u64, count: u32, payload: &[u8]) -> u32 {
+    let crc = crc32c::crc32c_append(seed, &sequence.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &count.to_le_bytes());
+    crc32c::crc32c_append(crc, payload)
+}
+
+struct Writer {
+    file: Box<dyn DiskFile>,
+    seed: u32,
+    offset: u64,
+    sequence: u64,
+    total: u64,
+    chunk: Vec<u8>,
+    count: u32,
+    digest: blake3::Hasher,
+}
+
+impl Writer {
+    fn new(file: Box<dyn DiskFile>) -> Self {
+        Self {
+            file,
+            seed: 0,
+            offset: 0,
+            sequence: 0,
+            total: 0,
+            chunk: Vec::new(),
+            count: 0,
+            digest: blake3::Hasher::new(),
+        }
+    }
+
+    fn begin(&mut self, identity: &Identity, index: LogIndex) -> std::io::Result<()> {
+        self.seed = seed(identity, index);
+        self.write(&header(identity, index))
+    }
+
+    fn add(&mut self, record: &[u8]) -> std::io::Result<()> {
+        let length = u32::try_from(record.len()).map_err(std::io::Error::other)?;
+        self.chunk.extend(length.to_le_bytes());
+        self.chunk.extend_from_slice(record);
+        self.count += 1;
+        if self.chunk.len() >= CHUNK_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let payload = std::mem::take(&mut self.chunk);
+        let length = u32::try_from(payload.len()).map_err(std::io::Error::other)?;
+        let crc = chunk_crc(self.seed, self.sequence, self.count, &payload);
+        let mut head = Vec::with_capacity(CHUNK_HEADER_BYTES);
+        head.extend(length.to_le_bytes());
+        head.extend(self.count.to_le_bytes());
+        head.extend(crc.to_le_bytes());
+        self.write(&head)?;
+        self.write(&payload)?;
+        self.sequence += 1;
+        self.total += u64::from(self.count);
+        self.count = 0;
+        self.chunk = payload;
+        self.chunk.clear();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.flush()?;
+        let mut trailer = 0_u32.to_le_bytes().to_vec();
+        trailer.extend(self.total.to_le_bytes());
+        self.digest.update(&trailer);
+        trailer.extend(self.digest.finalize().as_bytes());
+        self.file.write_at(self.offset, &trailer)?;
+        self.offset += trailer.len() as u64;
+        self.file.sync()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(self.offset, bytes)?;
+        self.digest.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+/// The chunks of a snapshot, each checked, the whole checked at the end.
+struct Chunks {
+    file: Box<dyn DiskFile>,
+    name: String,
+    length: u64,
+    offset: u64,
+    seed: u32,
+    sequence: u64,
+    total: u64,
+    digest: blake3::Hasher,
+}
+
+impl Chunks {
+    fn damaged(&self, what: &str) -> StoreError {
+        StoreError::damage(&self.name, self.offset, what)
+    }
+
+    fn read(&mut self, length: usize) -> Result<Vec<u8>, StoreError> {
+        if self.offset.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            return Err(self.damaged("the file is cut off"));
+        }
+        let mut bytes = vec![0; length];
+        let read = self.file.read_at(self.offset, &mut bytes);
+        read.map_err(StoreError::io("reading", &self.name))?;
+        self.offset += length as u64;
+        Ok(bytes)
+    }
+
+    fn begin(&mut self, identity: &Identity, index: LogIndex) -> Result<(), StoreError> {
+        let found = self.read(HEADER_BYTES)?;
+        let expected = header(identity, index);
+        self.digest.update(&found);
+        if found == expected {
+            return Ok(());
+        }
+        self.offset = 0;
+        let (covered, crc) = found.split_at(HEADER_BYTES - 4);
+        if !found.starts_with(MAGIC) || crc32c::crc32c(covered).to_le_bytes() != crc {
+            return Err(self.damaged("the header is not whole"));
+        }
+        let name = &self.name;
+        Err(StoreError::Foreign(format!(
+            "{name} has another format than {FORMAT}, or belongs to another server, cluster or log index"
+        )))
+    }
+
+    /// The payload of the next chunk; `None` behind the last one, if all is well.
+    fn next_chunk(&mut self) -> Result<Option<(u32, Vec<u8>)>, StoreError> {
+        let length = self.read(4)?;
+        let length_value = u32::from_le_bytes(Fields(&length).take());
+        if length_value == 0 {
+            return self.end(&length).map(|()| None);
+        }
+        let rest = self.read(CHUNK_HEADER_BYTES - 4)?;
+        let mut fields = Fields(&rest);
+        let (count, crc) = (u32::from_le_bytes(fields.take()), u32::from_le_bytes(fields.take()));
+        let payload = self.read(length_value as usize)?;
+        if chunk_crc(self.seed, self.sequence, count, &payload) != crc {
+            return Err(self.damaged("the checksum of the chunk before is wrong"));
+        }
+        for part in [&length, &rest, &payload] {
+            self.digest.update(part);
+        }
+        self.sequence += 1;
+        self.total += u64::from(count);
+        Ok(Some((count, payload)))
+    }
+
+    fn end(&mut self, mark: &[u8]) -> Result<(), StoreError> {
+        let trailer = self.read(TRAILER_BYTES - 4)?;
+        let (total, digest) = trailer.split_at(8);
+        self.digest.update(mark);
+        self.digest.update(total);
+        let whole = total == self.total.to_le_bytes()
+            && digest == self.digest.finalize().as_bytes()
+            && self.offset == self.length;
+        if whole { Ok(()) } else { Err(self.damaged("the digest of the file is wrong")) }
+    }
+}
+
+/// The records of a snapshot, in order. After an error nothing more comes.
+pub struct Records {
+    chunks: Chunks,
+    chunk: Vec<u8>,
+    at: usize,
+    done: bool,
+}
+
+impl Records {
+    fn next_record(&mut self) -> Result<Option<Record>, StoreError> {
+        while self.at >= self.chunk.len() {
+            match self.chunks.next_chunk()? {
+                Some((_, payload)) => (self.chunk, self.at) = (payload, 0),
+                None => return Ok(None),
+            }
+        }
+        let rest = &self.chunk[self.at..];
+        let record = rest
+            .split_first_chunk::<4>()
+            .and_then(|(length, rest)| rest.get(..u32::from_le_bytes(*length) as usize));
+        let record = record.ok_or_else(|| self.chunks.damaged("a record is cut off"))?;
+        self.at += 4 + record.len();
+        let file = self.chunks.name.clone();
+        let decoded = rota_wire::snapshot::decode_record(record);
+        decoded.map(Some).map_err(|source| StoreError::Record { file, source })
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let next = self.next_record().transpose();
+        self.done = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
