@@ -119,9 +119,10 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes durable what was found: it may have been written, but not synced, by a process that was killed. Seals the segment before
-    /// the last if that was not done.
+    /// Makes durable what was found: it may have been written, but not synced, by a process that was killed. Then seals the segment
+    /// before the last if that was not done: not earlier, because the seal says that the last one's name is durable.
     fn settle(&mut self) -> Result<(), StoreError> {
+        self.disk.sync_names().map_err(StoreError::io("syncing", "the data directory"))?;
         let id = self.active.header.id;
         self.active.file.sync().map_err(failed("syncing", id))?;
         let segments = self.shared.lock().segments.clone();
@@ -148,7 +149,7 @@ impl Wal {
                 before.write(bytes).map_err(failed("sealing", id))?;
             }
         }
-        self.disk.sync_names().map_err(StoreError::io("syncing", "the data directory"))
+        Ok(())
     }
 }
 

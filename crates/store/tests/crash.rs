@@ -1,0 +1,479 @@
+//! Crashes, damage and full disks: what was acknowledged is there afterwards, or the start is refused.
+
+use std::io;
+use std::sync::Arc;
+
+use rota_core::image::{Meta, Record};
+use rota_ports::{EntryBytes, Frame, FrameSeq, Store};
+use rota_store::disk::Disk;
+use rota_store::mem_disk::{Chance, MemDisk};
+use rota_store::recover::{Options, Recovered, recover};
+use rota_store::wal::WalOptions;
+use rota_store::{ClusterId, Identity, StoreError, snapshot};
+use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Steady, Timestamp};
+
+const IDENTITY: Identity = Identity { cluster: ClusterId([7; 16]), server: ServerId(1) };
+
+fn open(disk: &MemDisk) -> Result<Recovered, StoreError> {
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    let wal = WalOptions { segment_bytes: 4096 };
+    recover(&disk, &Options { fresh: IDENTITY, cluster: None, server: None, wal })
+}
+
+/// What the log of a server should hold, and what it may.
+#[derive(Clone, Default)]
+struct Model {
+    /// Everything ever appended in this life, and what was found at its start; entry 1 first.
+    issued: Vec<EntryBytes>,
+    /// How many of these are acknowledged.
+    acked: usize,
+    /// The last snapshot that was written to the end.
+    snapshot: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Append(usize),
+    Sync,
+    Snapshot,
+    Truncate,
+}
+
+/// A server's storage while it runs.
+struct Life {
+    disk: MemDisk,
+    opened: Recovered,
+    frames: u64,
+}
+
+impl Life {
+    fn begin(disk: &MemDisk) -> Result<Self, StoreError> {
+        Ok(Self { disk: disk.clone(), opened: open(disk)?, frames: 0 })
+    }
+
+    fn run(&mut self, op: Op, model: &mut Model) -> Result<(), StoreError> {
+        let wal = &mut self.opened.wal;
+        let io = |source| StoreError::Io { doing: "test".into(), source };
+        match op {
+            Op::Append(bytes) => {
+                let number = model.issued.len() + 1;
+                let text = format!("entry {number} of {}", model.acked);
+                let entry: EntryBytes = text.bytes().cycle().take(bytes).collect();
+                self.frames += 1;
+                let frame = Frame {
+                    seq: FrameSeq(self.frames),
+                    first: LogIndex(number as u64),
+                    entries: vec![entry.clone()],
+                };
+                model.issued.push(entry);
+                wal.append(&frame).map_err(io)
+            }
+            Op::Sync => {
+                wal.sync().map_err(io)?;
+                model.acked = model.issued.len();
+                Ok(())
+            }
+            Op::Snapshot => {
+                let index = wal.last_index();
+                snapshot::write(&self.disk, &IDENTITY, index, records(index))?;
+                model.snapshot = index.0;
+                Ok(())
+            }
+            Op::Truncate => wal.truncate_before(LogIndex(model.snapshot)).map_err(io),
+        }
+    }
+}
+
+fn records(index: LogIndex) -> impl Iterator<Item = Record> {
+    std::iter::once(Record::Meta(Meta {
+        index,
+        now: Timestamp(0),
+        steady: Steady(0),
+        next_job: JobId(1),
+        next_node: NodeId(1),
+        next_queue: QueueId(1),
+    }))
+}
+
+/// The entries behind the snapshot that was chosen, checked against the model: acked ⊆ recovered ⊆ issued, in order.
+fn check(opened: &Recovered, model: &Model, context: &str) -> usize {
+    let start = opened.start();
+    if let Some(snapshot) = &opened.snapshot {
+        let found: Vec<Record> =
+            snapshot.records().expect("opens").collect::<Result<_, _>>().expect("is whole");
+        assert_eq!(found, records(start).collect::<Vec<_>>(), "{context}");
+    }
+    let mut last = usize::try_from(start.0).expect("is small");
+    for entry in opened.wal.replay(start.next()) {
+        let (index, bytes) = entry.unwrap_or_else(|error| panic!("{context}: {error}"));
+        assert_eq!(index.0, last as u64 + 1, "{context}: in order");
+        assert_eq!(Some(&bytes), model.issued.get(last), "{context}: entry {index}");
+        last += 1;
+    }
+    assert_eq!(opened.wal.last_index(), LogIndex(last as u64), "{context}");
+    assert!(last >= model.acked, "{context}: {last} recovered, {} acknowledged", model.acked);
+    assert!(last <= model.issued.len(), "{context}: more than was issued");
+    last
+}
+
+/// Opens what a crash left, checks it, and checks that the log goes on from there.
+fn check_image(image: &MemDisk, model: &Model, context: &str) {
+    let mut model = model.clone();
+    let mut life = Life::begin(image).unwrap_or_else(|error| panic!("{context}: {error}"));
+    let last = check(&life.opened, &model, context);
+    model.issued.truncate(last);
+    model.acked = last;
+    for op in [Op::Append(700), Op::Sync] {
+        life.run(op, &mut model).expect("a healthy disk takes more");
+    }
+    drop(life);
+    let after = image.after_crash(last as u64);
+    let opened = open(&after).unwrap_or_else(|error| panic!("{context}, again: {error}"));
+    check(&opened, &model, context);
+}
+
+/// Runs `ops` until the disk stops; returns what is known then.
+fn run_until_stop(disk: &MemDisk, ops: &[Op]) -> (Model, bool) {
+    let mut model = Model::default();
+    let Ok(mut life) = Life::begin(disk) else {
+        return (model, true);
+    };
+    for op in ops {
+        if life.run(*op, &mut model).is_err() {
+            return (model, true);
+        }
+    }
+    (model, false)
+}
+
+fn every_crash_of(ops: &[Op], images: usize) -> u64 {
+    let mut checked = 0;
+    for stop in 0.. {
+        let disk = MemDisk::new();
+        disk.stop_after(stop);
+        let (model, stopped) = run_until_stop(&disk, ops);
+        for (number, image) in disk.crash_images(images).iter().enumerate() {
+            check_image(image, &model, &format!("{ops:?} stopped at {stop}, image {number}"));
+            checked += 1;
+        }
+        let context = format!("{ops:?} killed at {stop}");
+        check_image(&disk.after_kill(), &model, &context);
+        if !stopped {
+            return checked;
+        }
+    }
+    unreachable!("every run ends")
+}
+
+#[test]
+fn every_crash_of_every_short_workload_keeps_what_was_acknowledged() {
+    let all = [Op::Append(300), Op::Append(1_400), Op::Sync, Op::Snapshot, Op::Truncate];
+    let mut checked = 0;
+    for code in 0..all.len().pow(4) {
+        let mut rest = code;
+        let mut ops = Vec::new();
+        for _ in 0..4 {
+            ops.push(all[rest % all.len()]);
+            rest /= all.len();
+        }
+        checked += every_crash_of(&ops, 8);
+    }
+    assert!(checked > 50_000, "{checked} crashes checked");
+}
+
+#[test]
+fn every_crash_of_a_long_workload_keeps_what_was_acknowledged() {
+    let mut ops = Vec::new();
+    for round in 0..12 {
+        ops.extend([Op::Append(200 + round * 150), Op::Append(90), Op::Sync]);
+        if round % 3 == 2 {
+            ops.extend([Op::Snapshot, Op::Append(10), Op::Truncate, Op::Sync]);
+        }
+    }
+    // Larger than a segment.
+    ops.extend([Op::Append(9_000), Op::Sync, Op::Append(50), Op::Sync, Op::Snapshot, Op::Truncate]);
+    let checked = every_crash_of(&ops, 200);
+    assert!(checked > 5_000, "{checked} crashes checked");
+}
+
+#[test]
+fn a_crash_while_recovering_loses_nothing() {
+    let ops = [
+        Op::Append(1_400),
+        Op::Sync,
+        Op::Append(1_400),
+        Op::Sync,
+        Op::Append(1_400),
+        Op::Sync,
+        Op::Snapshot,
+        Op::Truncate,
+        Op::Append(1_400),
+        Op::Append(1_400),
+        Op::Sync,
+    ];
+    for stop in 0.. {
+        let disk = MemDisk::new();
+        disk.stop_after(stop);
+        let (model, stopped) = run_until_stop(&disk, &ops);
+        let images = disk.crash_images(4).into_iter().chain([disk.after_kill()]);
+        for image in images {
+            for again in 0.. {
+                let image = image.after_kill();
+                image.stop_after(again);
+                let opened = open(&image).is_ok();
+                for second in image.crash_images(4) {
+                    check_image(&second, &model, &format!("stopped at {stop}, then at {again}"));
+                }
+                if opened {
+                    break;
+                }
+            }
+        }
+        if !stopped {
+            return;
+        }
+    }
+}
+
+#[test]
+fn random_lives_of_random_servers_keep_what_was_acknowledged() {
+    for seed in 0..1_500 {
+        let mut chance = Chance(seed);
+        let mut disk = MemDisk::new();
+        let mut model = Model::default();
+        for life_number in 0..6 {
+            let context = format!("seed {seed}, life {life_number}");
+            if chance.below(3) > 0 {
+                disk.stop_after(chance.below(60));
+            }
+            if let Ok(mut life) = Life::begin(&disk) {
+                let last = check(&life.opened, &model, &context);
+                model.issued.truncate(last);
+                model.acked = last;
+                for _ in 0..chance.below(25) {
+                    let op = match chance.below(8) {
+                        0..4 => Op::Append(usize::try_from(chance.below(1_800)).expect("fits")),
+                        4..6 => Op::Sync,
+                        6 => Op::Snapshot,
+                        _ => Op::Truncate,
+                    };
+                    if life.run(op, &mut model).is_err() {
+                        break;
+                    }
+                }
+            }
+            disk = if chance.below(2) == 0 {
+                disk.after_kill()
+            } else {
+                disk.after_crash(chance.next_u64())
+            };
+        }
+    }
+}
+
+/// A directory with several segments, spares and two snapshots; everything in it is durable and acknowledged.
+fn full_directory() -> (MemDisk, Model) {
+    let disk = MemDisk::new();
+    let mut ops = Vec::new();
+    for round in 0..9 {
+        ops.extend([Op::Append(500 + round * 90), Op::Append(60), Op::Sync]);
+        if round == 2 || round == 6 {
+            ops.push(Op::Snapshot);
+        }
+        if round == 4 {
+            ops.push(Op::Truncate);
+        }
+    }
+    let (model, stopped) = run_until_stop(&disk, &ops);
+    assert!(!stopped);
+    (disk, model)
+}
+
+/// After tampering: refused for a reason that names a file, or nothing acknowledged is missing or wrong.
+fn detected_or_harmless(disk: &MemDisk, model: &Model, context: &str) -> bool {
+    match open(disk) {
+        Ok(opened) => {
+            let last = check(&opened, model, context);
+            assert_eq!(last, model.issued.len(), "{context}: a shortened log");
+            true
+        }
+        Err(StoreError::Damage(damage)) => {
+            assert!(disk.length(&damage.file).is_some() || damage.what.contains("missing"));
+            false
+        }
+        Err(StoreError::Foreign(text)) => {
+            assert!(!text.is_empty(), "{context}");
+            false
+        }
+        Err(other) => panic!("{context}: {other}"),
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_detected_or_harmless() {
+    let (disk, model) = full_directory();
+    let names = disk.list().expect("lists");
+    let (mut harmless, mut detected) = (0, 0);
+    for name in names.iter().filter(|name| *name != "lock") {
+        let length = disk.length(name).expect("is there");
+        // Every third byte, each time another bit: primes keep the pattern from lining up with sectors.
+        for bit in (0..length * 8).step_by(29) {
+            let copy = disk.after_kill();
+            copy.flip_bit(name, bit);
+            if detected_or_harmless(&copy, &model, &format!("{name} bit {bit}")) {
+                harmless += 1;
+            } else {
+                detected += 1;
+            }
+        }
+    }
+    assert!(detected > 3_000, "{detected} detected, {harmless} harmless");
+}
+
+#[test]
+fn every_truncated_or_missing_file_is_detected_or_harmless() {
+    let (disk, model) = full_directory();
+    for name in disk.list().expect("lists") {
+        let length = usize::try_from(disk.length(&name).expect("is there")).expect("fits");
+        for keep in (0..length).step_by(37) {
+            let copy = disk.after_kill();
+            copy.tamper(&name, |bytes| bytes.truncate(keep));
+            detected_or_harmless(&copy, &model, &format!("{name} cut to {keep}"));
+        }
+        let copy = disk.after_kill();
+        copy.remove(&name).expect("removes");
+        detected_or_harmless(&copy, &model, &format!("{name} removed"));
+    }
+}
+
+#[test]
+fn exchanged_and_repeated_sectors_are_detected_or_harmless() {
+    let (disk, model) = full_directory();
+    let mut chance = Chance(11);
+    let names: Vec<String> = disk.list().expect("lists");
+    let logs: Vec<&String> = names.iter().filter(|name| name.starts_with("log-")).collect();
+    for round in 0..2_000 {
+        let mut pick = || {
+            let at = usize::try_from(chance.below(logs.len() as u64)).expect("fits");
+            let sectors = disk.length(logs[at]).expect("is there") / 512;
+            (logs[at], usize::try_from(chance.below(sectors)).expect("fits") * 512)
+        };
+        let ((from, from_at), (to, to_at)) = (pick(), pick());
+        let sector = disk.content(from).expect("is there")[from_at..from_at + 512].to_vec();
+        let before = disk.content(to).expect("is there")[to_at..to_at + 512].to_vec();
+        // A lost write of the very last batch looks like a write that was cut off: no checksum can tell. It has to be older damage.
+        let is_last = *to == *logs[logs.len() - 1];
+        if sector == before || is_last {
+            continue;
+        }
+        let copy = disk.after_kill();
+        copy.tamper(to, |bytes| bytes[to_at..to_at + 512].copy_from_slice(&sector));
+        detected_or_harmless(&copy, &model, &format!("{round}: {from}@{from_at} to {to}@{to_at}"));
+    }
+}
+
+#[test]
+fn an_error_at_any_operation_stops_the_log_for_good() {
+    let ops: Vec<Op> = (0..8).flat_map(|_| [Op::Append(900), Op::Append(20), Op::Sync]).collect();
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
+        for at in 0..40 {
+            let disk = MemDisk::new();
+            let mut model = Model::default();
+            let mut life = Life::begin(&disk).expect("a healthy disk");
+            disk.fail_after(at, kind);
+            let failed = ops.iter().any(|op| life.run(*op, &mut model).is_err());
+            if failed {
+                // The disk is well again; the log must not go on all the same.
+                let acked = model.acked;
+                assert!(life.opened.wal.sync().is_err(), "failed at {at}");
+                let next = Frame {
+                    seq: FrameSeq(99),
+                    first: life.opened.wal.last_index().next(),
+                    entries: vec![EntryBytes::from(&b"more"[..])],
+                };
+                assert!(life.opened.wal.append(&next).is_err(), "failed at {at}");
+                assert!(life.opened.wal.truncate_before(LogIndex(1)).is_err());
+                model.acked = acked;
+            }
+            drop(life);
+            for image in disk.crash_images(16).iter().chain([&disk.after_kill()]) {
+                check_image(image, &model, &format!("{kind:?} at {at}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_loses_nothing() {
+    let ops: Vec<Op> = (0..40).flat_map(|_| [Op::Append(900), Op::Sync]).collect();
+    for capacity in (5_000..40_000).step_by(1_777) {
+        let disk = MemDisk::new();
+        disk.set_capacity(Some(capacity));
+        let (model, stopped) = run_until_stop(&disk, &ops);
+        assert!(stopped, "40 entries do not fit into {capacity} bytes");
+        let after = disk.after_kill();
+        after.set_capacity(None);
+        check_image(&after, &model, &format!("{capacity} bytes"));
+    }
+}
+
+#[test]
+fn a_damaged_newest_snapshot_is_passed_over_only_while_the_log_reaches_back() {
+    let (disk, model) = full_directory();
+    let indexes = snapshot::list(&disk).expect("lists");
+    assert_eq!(indexes.len(), 2);
+    let newest = format!("snapshot-{:020}.snap", indexes[1].0);
+    disk.flip_bit(&newest, 99);
+    let opened = open(&disk).expect("the older one serves");
+    assert_eq!(opened.start(), indexes[0]);
+    assert!(opened.notes[0].contains(&newest), "{:?}", opened.notes);
+    check(&opened, &model, "older snapshot");
+    drop(opened);
+
+    let (disk, mut model) = full_directory();
+    let mut life = Life::begin(&disk).expect("opens");
+    for op in [Op::Append(3_000), Op::Sync, Op::Append(3_000), Op::Sync, Op::Truncate] {
+        life.run(op, &mut model).expect("works");
+    }
+    drop(life);
+    disk.flip_bit(&newest, 99);
+    let error = open(&disk).err().expect("the log does not reach back").to_string();
+    assert!(error.contains(&newest) && error.contains("backup"), "{error}");
+}
+
+#[test]
+fn a_directory_of_another_server_or_without_identity_is_refused() {
+    let (disk, _) = full_directory();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let options = Options {
+        fresh: IDENTITY,
+        cluster: Some(ClusterId([8; 16])),
+        server: None,
+        wal: WalOptions { segment_bytes: 4096 },
+    };
+    let refused = |options: &Options| recover(&shared, options).err().expect("refused").to_string();
+    assert!(refused(&options).contains("belongs to cluster 0707"));
+    let options = Options { cluster: None, server: Some(ServerId(2)), ..options };
+    assert!(refused(&options).contains("belongs to server 1, not to 2"));
+    disk.remove("identity").expect("removes");
+    let options = Options { server: None, ..options };
+    assert!(refused(&options).contains("but no identity file"));
+}
+
+#[test]
+fn entries_that_are_being_read_are_not_dropped() {
+    let (disk, mut model) = full_directory();
+    let mut life = Life::begin(&disk).expect("opens");
+    let first = life.opened.wal.first_index();
+    let reading = life.opened.wal.reader().entries(first);
+    life.run(Op::Append(5_000), &mut model).expect("works");
+    life.run(Op::Sync, &mut model).expect("works");
+    life.opened.wal.truncate_before(LogIndex(model.snapshot)).expect("works");
+    assert_eq!(life.opened.wal.first_index(), first);
+    let read: Vec<LogIndex> = reading.map(|entry| entry.expect("is there").0).collect();
+    assert_eq!(read.last(), Some(&LogIndex(model.issued.len() as u64 - 1)));
+    life.opened.wal.truncate_before(LogIndex(model.snapshot)).expect("works");
+    assert!(life.opened.wal.first_index() > first);
+    let error = life.opened.wal.replay(first).next().expect("says so").expect_err("is dropped");
+    assert!(error.to_string().contains("the log begins with entry"), "{error}");
+}
