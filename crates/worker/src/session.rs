@@ -1,0 +1,297 @@
+//! The connection to the server: opened again and again, for ever.
+
+use std::error::Error;
+use std::time::Duration;
+
+use rota_types::limits::ENTRY_BYTES_MAX;
+use rota_types::{Monotonic, Span};
+use rota_wire::worker::worker_gateway_client::WorkerGatewayClient;
+use rota_wire::worker::{
+    Desired, Hello, OutputChunk, OutputRequest, ServerMessage, WorkerMessage, server_message,
+    worker_message,
+};
+use rota_worker_core::Session;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use tracing::{debug, info, warn};
+
+use crate::clock;
+use crate::output::Outputs;
+
+/// The pause before the second attempt to connect; it doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a server may take to welcome a worker.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// The flow-control windows of HTTP/2: a slow reader of output must not hold up reports.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Messages to the server. Not bounded by itself: each attempt's report goes out once per session, and attempts are bounded.
+pub(crate) type Outgoing = mpsc::UnboundedSender<WorkerMessage>;
+
+/// What the connection says.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// The server welcomed this worker.
+    Opened(Session, Outgoing),
+    /// The session is over.
+    Closed,
+    /// Every address refused a connection that was begun at this time.
+    ConnectionRefused(Monotonic),
+    /// The server said what this node must run.
+    Desired(Desired),
+    /// The server acknowledged a heartbeat.
+    HeartbeatAck(Monotonic),
+    /// The server will not have this worker.
+    Refused {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+/// Keeps a session with one of the servers open.
+pub(crate) struct Connector {
+    pub(crate) servers: Vec<String>,
+    pub(crate) hello: Hello,
+    pub(crate) links: mpsc::Sender<Link>,
+    pub(crate) outputs: Outputs,
+}
+
+/// Why a session could not be opened or is over.
+enum Failure {
+    /// Nobody listens there.
+    Refused,
+    /// Anything else that may pass.
+    Broken(String),
+    /// Nobody listens to this task any more.
+    Unwanted,
+}
+
+impl Connector {
+    /// Connects until nobody wants to know any more.
+    pub(crate) async fn run(self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = clock::now();
+            let mut refused = 0;
+            for server in &self.servers {
+                match self.session(server, &mut pause).await {
+                    Failure::Refused => refused += 1,
+                    Failure::Broken(error) => debug!(%server, %error, "no session"),
+                    Failure::Unwanted => return,
+                }
+            }
+            let gone = refused == self.servers.len();
+            if gone && self.links.send(Link::ConnectionRefused(began)).await.is_err() {
+                return;
+            }
+            let jitter = clock::random() % 256;
+            let jitter = u32::try_from(jitter).unwrap_or(0) + 256;
+            tokio::time::sleep(pause * jitter / 512).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Opens a session and serves it to its end.
+    async fn session(&self, server: &str, pause: &mut Duration) -> Failure {
+        let channel = match connect(server).await {
+            Ok(channel) => channel,
+            Err(failure) => return failure,
+        };
+        let mut client = WorkerGatewayClient::new(channel.clone())
+            .max_decoding_message_size(ENTRY_BYTES_MAX)
+            .max_encoding_message_size(ENTRY_BYTES_MAX);
+        let (outgoing, messages) = mpsc::unbounded_channel();
+        let sent = clock::now();
+        let hello = worker_message::Kind::Hello(self.hello.clone());
+        drop(outgoing.send(WorkerMessage { kind: Some(hello) }));
+        let opening = client.session(UnboundedReceiverStream::new(messages));
+        let opened = tokio::time::timeout(WELCOME_TIMEOUT, opening).await;
+        let mut incoming = match opened {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Failure::Broken(status.to_string()),
+            Err(_) => return Failure::Broken("no answer in time".into()),
+        };
+        let (node, session) = match self.welcome(&mut incoming, sent).await {
+            Ok(welcome) => welcome,
+            Err(failure) => return failure,
+        };
+        info!(%server, node, "session opened");
+        *pause = PAUSE_MIN;
+        if self.links.send(Link::Opened(session, outgoing)).await.is_err() {
+            return Failure::Unwanted;
+        }
+        let failure = tokio::select! {
+            failure = self.listen(&mut incoming, session.lease) => failure,
+            never = self.serve_output(client, node) => match never {},
+        };
+        if self.links.send(Link::Closed).await.is_err() {
+            return Failure::Unwanted;
+        }
+        failure
+    }
+
+    async fn welcome(
+        &self,
+        incoming: &mut Streaming<ServerMessage>,
+        sent: Monotonic,
+    ) -> Result<(u32, Session), Failure> {
+        let first = tokio::time::timeout(WELCOME_TIMEOUT, incoming.message()).await;
+        let message = match first {
+            Ok(Ok(Some(message))) => message,
+            Ok(Ok(None)) => return Err(Failure::Broken("closed without a welcome".into())),
+            Ok(Err(status)) => return Err(Failure::Broken(status.to_string())),
+            Err(_) => return Err(Failure::Broken("no welcome in time".into())),
+        };
+        match message.kind {
+            Some(server_message::Kind::Welcome(welcome)) => {
+                let session = Session {
+                    sent,
+                    lease: Span(welcome.lease_micros),
+                    heartbeat: Span(welcome.heartbeat_micros),
+                    sole_server: welcome.sole_server,
+                };
+                Ok((welcome.node, session))
+            }
+            Some(server_message::Kind::Refused(refused)) => {
+                let link = Link::Refused { reason: refused.reason, remedy: refused.remedy };
+                drop(self.links.send(link).await);
+                Err(Failure::Unwanted)
+            }
+            _ => Err(Failure::Broken("began with something else than a welcome".into())),
+        }
+    }
+
+    /// Passes on what the server says. A server that says nothing for a whole lease, not even that it heard a heartbeat, is gone.
+    async fn listen(&self, incoming: &mut Streaming<ServerMessage>, lease: Span) -> Failure {
+        let silence = Duration::from_micros(lease.micros()).max(PAUSE_MIN);
+        let mut parts: Option<Desired> = None;
+        loop {
+            let message = match tokio::time::timeout(silence, incoming.message()).await {
+                Ok(Ok(Some(message))) => message,
+                Ok(Ok(None)) => return Failure::Broken("closed by the server".into()),
+                Ok(Err(status)) => return Failure::Broken(status.to_string()),
+                Err(_) => return Failure::Broken("the server fell silent".into()),
+            };
+            let link = match message.kind {
+                Some(server_message::Kind::Desired(desired)) => match join(&mut parts, desired) {
+                    Some(desired) => Link::Desired(desired),
+                    None => continue,
+                },
+                Some(server_message::Kind::HeartbeatAck(ack)) => {
+                    Link::HeartbeatAck(Monotonic(ack.sent_micros))
+                }
+                Some(server_message::Kind::Refused(refused)) => {
+                    Link::Refused { reason: refused.reason, remedy: refused.remedy }
+                }
+                Some(server_message::Kind::Welcome(_)) | None => {
+                    return Failure::Broken("a message that has no place in a session".into());
+                }
+            };
+            let last = matches!(link, Link::Refused { .. });
+            if self.links.send(link).await.is_err() || last {
+                return Failure::Unwanted;
+            }
+        }
+    }
+
+    /// Answers requests for output as long as the session lasts.
+    async fn serve_output(
+        &self,
+        mut client: WorkerGatewayClient<Channel>,
+        node: u32,
+    ) -> std::convert::Infallible {
+        loop {
+            if let Err(status) = self.output_stream(&mut client, node).await {
+                warn!(%status, "output stream broke");
+            }
+            tokio::time::sleep(PAUSE_MAX).await;
+        }
+    }
+
+    async fn output_stream(
+        &self,
+        client: &mut WorkerGatewayClient<Channel>,
+        node: u32,
+    ) -> Result<(), Status> {
+        let (chunks, outgoing) = mpsc::channel::<OutputChunk>(16);
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        request.metadata_mut().insert("rota-node", node.into());
+        let requests: Streaming<OutputRequest> = client.output(request).await?.into_inner();
+        self.outputs.serve(requests, chunks).await
+    }
+}
+
+/// Puts the parts of a full set together. What is not part of one passes through.
+fn join(parts: &mut Option<Desired>, desired: Desired) -> Option<Desired> {
+    let more = desired.more;
+    let whole = match parts.take() {
+        Some(mut whole) if !desired.full => {
+            whole.start.extend(desired.start);
+            whole.stop.extend(desired.stop);
+            whole.settled.extend(desired.settled);
+            whole
+        }
+        _ => desired,
+    };
+    if more {
+        *parts = Some(whole);
+        return None;
+    }
+    Some(whole)
+}
+
+async fn connect(server: &str) -> Result<Channel, Failure> {
+    let endpoint = Endpoint::from_shared(server.to_owned())
+        .map_err(|error| Failure::Broken(error.to_string()))?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES * 2);
+    endpoint.connect().await.map_err(|error| {
+        if is_refused(&error) { Failure::Refused } else { Failure::Broken(error.to_string()) }
+    })
+}
+
+/// Whether the other host said that nobody listens there.
+fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_wire::worker::{Assignment, AttemptRef};
+
+    fn part(full: bool, more: bool, job: u64) -> Desired {
+        let attempt = Some(AttemptRef { job, index: 0, number: 1 });
+        let start = vec![Assignment { attempt, ..Assignment::default() }];
+        Desired { full, more, start, ..Desired::default() }
+    }
+
+    #[test]
+    fn a_full_set_in_parts_is_acted_on_as_a_whole() {
+        let mut parts = None;
+        assert_eq!(join(&mut parts, part(true, true, 1)), None);
+        assert_eq!(join(&mut parts, part(false, true, 2)), None);
+        let whole = join(&mut parts, part(false, false, 3)).expect("the last part");
+        let jobs = whole.start.iter().filter_map(|start| Some(start.attempt?.job));
+        assert!(whole.full);
+        assert_eq!(jobs.collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(join(&mut parts, part(false, false, 4)), Some(part(false, false, 4)));
+    }
+}

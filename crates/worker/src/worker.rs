@@ -1,0 +1,268 @@
+//! The loop: what happened goes into the machine, what it answers is done.
+
+mod home;
+mod shell;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_core::command::NodeSpec;
+use rota_types::Span;
+use rota_wire::worker::{Leaving, hello};
+use rota_worker_core::Input;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::config::WorkerConfig;
+use crate::executor::{Event, Host};
+use crate::output::Outputs;
+use crate::process;
+use crate::session::{Connector, Link};
+use home::Home;
+use shell::Shell;
+
+/// Events that are taken at once.
+const EVENTS_MAX: usize = 4_096;
+/// How often orphans are looked for.
+const ORPHANS_EVERY: Duration = Duration::from_millis(500);
+/// What attempts get between the request to stop and the kill when the worker shuts down.
+const STOP_GRACE: Span = Span::from_secs(5);
+/// How long a worker that has nothing left to run waits for its last reports to be settled.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// How long it waits for the server to close the session.
+const GOODBYE_MAX: Duration = Duration::from_millis(500);
+
+/// How far a worker has to shut down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Shutdown {
+    /// Not at all.
+    #[default]
+    No,
+    /// Launch nothing new, finish what runs within the grace, report, go.
+    Drain,
+    /// Stop what runs, report, go.
+    Stop,
+}
+
+/// Why a worker could not start or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The data directory can't be used.
+    #[error("can't use the data directory {dir}: {source}")]
+    Data {
+        /// Which one.
+        dir: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another worker uses the data directory.
+    #[error("another worker uses the data directory {dir}: give each worker its own")]
+    InUse {
+        /// Which one.
+        dir: String,
+    },
+    /// HTTPS can't be set up.
+    #[error("can't set up HTTPS: {0}")]
+    Tls(String),
+    /// The server will not have this worker.
+    #[error("the server refused this worker: {reason}; {remedy}")]
+    Refused {
+        /// Why.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+/// A worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Worker;
+
+impl Worker {
+    /// Serves one node until told to shut down. Reconnects for ever; ends what it runs before it returns.
+    ///
+    /// A process that runs a worker becomes a subreaper: orphans of its tasks become its children, and it waits for them.
+    ///
+    /// # Errors
+    /// If the worker can't start, or if the server will not have it.
+    pub async fn run(
+        config: WorkerConfig,
+        mut shutdown: watch::Receiver<Shutdown>,
+    ) -> Result<(), WorkerError> {
+        let spec = NodeSpec {
+            name: config.name.as_str().into(),
+            incarnation: clock::random(),
+            capacity: config.capacity.clone(),
+            attempts_max: config.attempts_max,
+            labels: config.labels.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+        };
+        let servers = config.servers.clone();
+        let incarnation = spec.incarnation;
+        let opening = tokio::task::spawn_blocking(move || Home::open(config, incarnation));
+        let home = opening.await.map_err(|error| WorkerError::Tls(error.to_string()))??;
+        let (links_in, links) = mpsc::channel(256);
+        let connector = Connector {
+            servers,
+            hello: hello(&spec),
+            links: links_in,
+            outputs: Outputs(Arc::clone(&home.host)),
+        };
+        let connecting = tokio::spawn(connector.run());
+        let (events_in, events) = mpsc::unbounded_channel();
+        let shell = Shell::new(Arc::clone(&home.host), events_in);
+        let ended = Running { shell, links, events, leave_at: None, refused: None }
+            .run(&mut shutdown)
+            .await;
+        connecting.abort();
+        ended
+    }
+}
+
+/// A worker that has started.
+struct Running {
+    shell: Shell,
+    links: mpsc::Receiver<Link>,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// When a draining worker stops waiting: first for attempts, then for their reports to be settled.
+    leave_at: Option<Instant>,
+    refused: Option<WorkerError>,
+}
+
+impl Running {
+    async fn run(mut self, shutdown: &mut watch::Receiver<Shutdown>) -> Result<(), WorkerError> {
+        let mut orphans = tokio::time::interval(ORPHANS_EVERY);
+        orphans.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut batch = Vec::new();
+        self.obey(*shutdown.borrow_and_update());
+        while !self.is_done() {
+            let wake = self.shell.wake_in();
+            tokio::select! {
+                biased;
+                changed = shutdown.changed() => {
+                    let wanted = *shutdown.borrow_and_update();
+                    self.obey(if changed.is_ok() { wanted } else { Shutdown::Stop });
+                    if changed.is_err() {
+                        shutdown.mark_unchanged();
+                        return self.finish_unattended().await;
+                    }
+                }
+                link = self.links.recv() => match link {
+                    Some(link) => self.hear(link),
+                    None => return self.finish_unattended().await,
+                },
+                taken = self.events.recv_many(&mut batch, EVENTS_MAX) => {
+                    debug_assert!(taken > 0, "the shell holds a sender");
+                    self.shell.observe(&mut batch);
+                }
+                () = pause(wake) => self.shell.feed(Input::Woke),
+                _ = orphans.tick() => reap(&self.shell.host),
+                () = pause(self.leave_at.map(|at| at.duration_since(Instant::now()))) => self.lose_patience(),
+                Some(_) = self.shell.tasks.join_next() => {}
+            }
+        }
+        self.say_goodbye().await;
+        self.refused.map_or(Ok(()), Err)
+    }
+
+    /// Nobody can give orders any more, or no server will have this worker: ends what runs and goes.
+    async fn finish_unattended(mut self) -> Result<(), WorkerError> {
+        self.shell.feed(Input::Stop { grace: STOP_GRACE });
+        let mut batch = Vec::new();
+        while self.shell.machine.running().next().is_some() {
+            self.events.recv_many(&mut batch, EVENTS_MAX).await;
+            self.shell.observe(&mut batch);
+        }
+        self.say_goodbye().await;
+        self.refused.map_or(Ok(()), Err)
+    }
+
+    fn obey(&mut self, wanted: Shutdown) {
+        match wanted {
+            Shutdown::No => {}
+            Shutdown::Drain if self.shell.leaving == Leaving::Staying => {
+                info!("draining");
+                self.leave_at = Some(Instant::now() + self.shell.host.config.drain_grace);
+                self.shell.feed(Input::Drain);
+                self.shell.leave(Leaving::Draining);
+            }
+            Shutdown::Drain => {}
+            Shutdown::Stop => self.stop(STOP_GRACE),
+        }
+    }
+
+    fn stop(&mut self, grace: Span) {
+        let grace_max = Duration::from_micros(grace.micros());
+        self.leave_at = Some(Instant::now() + grace_max + SETTLE_MAX);
+        self.shell.feed(Input::Stop { grace });
+        self.shell.leave(Leaving::Draining);
+    }
+
+    fn hear(&mut self, link: Link) {
+        match link {
+            Link::Opened(session, outgoing) => self.shell.open(session, outgoing),
+            Link::Closed => self.shell.close(),
+            Link::ConnectionRefused(at) => self.shell.feed(Input::ConnectionRefused { at }),
+            Link::Desired(desired) => self.shell.desire(desired),
+            Link::HeartbeatAck(sent) => self.shell.feed(Input::HeartbeatAck { sent }),
+            Link::Refused { reason, remedy } => {
+                warn!(reason, remedy, "refused by the server");
+                self.shell.close();
+                self.refused = Some(WorkerError::Refused { reason, remedy });
+                self.stop(Span::ZERO);
+            }
+        }
+    }
+
+    /// Whether a worker that has to go can go.
+    fn is_done(&self) -> bool {
+        let machine = &self.shell.machine;
+        let idle = machine.running().next().is_none();
+        let settled = machine.unsettled().next().is_none() || !self.shell.is_connected();
+        self.leave_at.is_some() && idle && settled
+    }
+
+    /// The grace of a draining worker is over.
+    fn lose_patience(&mut self) {
+        if self.shell.machine.running().next().is_some() {
+            self.stop(STOP_GRACE);
+        } else {
+            self.shell.close(); // the reports stay unsettled: the server learns it from the lease
+        }
+    }
+
+    async fn say_goodbye(&mut self) {
+        self.shell.leave(Leaving::Gone);
+        if self.shell.is_connected() {
+            self.shell.close();
+            let closed = async {
+                while let Some(link) = self.links.recv().await {
+                    if matches!(link, Link::Closed) {
+                        break;
+                    }
+                }
+            };
+            drop(tokio::time::timeout(GOODBYE_MAX, closed).await);
+        }
+        self.shell.tasks.shutdown().await;
+    }
+}
+
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for orphans, and ends those of attempts that are over.
+fn reap(host: &Arc<Host>) {
+    let host = Arc::clone(host);
+    drop(tokio::task::spawn_blocking(move || {
+        process::reap_orphans(&host.mark, |attempt| {
+            attempt.parse().is_ok_and(|attempt| host.is_live(attempt))
+        });
+    }));
+}

@@ -1,0 +1,85 @@
+//! A worker's directory: one worker at a time, and nothing of the one before.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::set_child_subreaper;
+use tracing::warn;
+
+use super::WorkerError;
+use crate::cgroup::Cgroups;
+use crate::clock;
+use crate::config::WorkerConfig;
+use crate::executor::Host;
+use crate::executor::http::Http;
+use crate::process::{self, Guardian};
+use crate::spool::Spool;
+
+/// What lasts as long as the worker.
+pub(super) struct Home {
+    pub(super) host: Arc<Host>,
+    _guardian: Option<Guardian>,
+    /// Held, not read: the system lets go of it when the process is gone, however it went.
+    _lock: File,
+}
+
+impl Home {
+    /// Takes the data directory over and ends what an earlier worker left running. Blocking.
+    pub(super) fn open(config: WorkerConfig, incarnation: u64) -> Result<Self, WorkerError> {
+        let shown = config.data_dir.display().to_string();
+        let unusable = |source| WorkerError::Data { dir: shown.clone(), source };
+        fs::create_dir_all(&config.data_dir).map_err(unusable)?;
+        // Programs run elsewhere, so paths that they get must not depend on where this process is.
+        let dir = config.data_dir.canonicalize().map_err(unusable)?;
+        let lock = File::options().create(true).append(true).open(dir.join("worker.lock"));
+        let lock = lock.map_err(unusable)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Err(WorkerError::InUse { dir: shown });
+        }
+        let identity = identity(&dir).map_err(unusable)?;
+        let killed = process::kill_marked(&format!("{identity}."));
+        if killed > 0 {
+            warn!(killed, "killed processes that an earlier worker left behind");
+        }
+        let cgroups = config.cgroups.then(|| Cgroups::detect(&identity));
+        let work_dir = dir.join("work");
+        fresh(&work_dir).map_err(unusable)?;
+        let spool = Spool::open(dir.join("output"), config.output).map_err(unusable)?;
+        let http = Http::new(config.http.clone());
+        let http = http.map_err(|error| WorkerError::Tls(error.to_string()))?;
+        if let Err(error) = set_child_subreaper(Some(rustix::process::getpid())) {
+            warn!(%error, "orphans of tasks can only be found by their environment");
+        }
+        let mark = format!("{identity}.{incarnation:016x}");
+        let guardian = config
+            .guardian
+            .then(|| Guardian::start(&mark))
+            .and_then(|started| started.inspect_err(|error| warn!(%error, "no guardian")).ok());
+        let host = Host::new(config, mark, work_dir, (spool, cgroups, http));
+        Ok(Self { host: Arc::new(host), _guardian: guardian, _lock: lock })
+    }
+}
+
+/// An empty directory.
+fn fresh(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::create_dir_all(dir),
+    }
+}
+
+/// What marks the processes of every worker that ever used this directory.
+fn identity(dir: &Path) -> io::Result<String> {
+    let file = dir.join("identity");
+    let known = fs::read_to_string(&file).unwrap_or_default();
+    let known = known.trim();
+    if known.len() == 16 && known.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(known.to_owned());
+    }
+    let new = format!("{:016x}", clock::random());
+    fs::write(file, &new)?;
+    Ok(new)
+}

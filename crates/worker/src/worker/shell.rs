@@ -1,0 +1,260 @@
+//! Does what the machine says, and keeps what it does not look at: assignments, reports, tasks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rota_types::{AttemptId, Monotonic, Span, Timestamp};
+use rota_wire::worker::{
+    Action, Assignment, Desired, Heartbeat, Leaving, Report, Reports, Started, WorkerMessage,
+    action, worker_message,
+};
+use rota_worker_core::{Desired as Wanted, Input, Machine, Output, Session, Start};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::clock;
+use crate::executor::{self, Event, Host, StopOrder};
+use crate::session::Outgoing;
+
+/// Reports in one message, and roughly their bytes.
+const REPORTS_MAX: usize = 1_024;
+const REPORTS_BYTES_MAX: usize = 1 << 20;
+
+/// The machine and everything around it.
+pub(super) struct Shell {
+    pub(super) host: Arc<Host>,
+    pub(super) machine: Machine,
+    pub(super) tasks: JoinSet<()>,
+    pub(super) leaving: Leaving,
+    assignments: BTreeMap<AttemptId, Assignment>,
+    running: BTreeMap<AttemptId, Launched>,
+    reports: BTreeMap<AttemptId, Report>,
+    /// Attempts with a directory of their own.
+    dirs: BTreeSet<AttemptId>,
+    outgoing: Option<Outgoing>,
+    events: mpsc::UnboundedSender<Event>,
+    wake_at: Option<Monotonic>,
+}
+
+/// An attempt that runs.
+struct Launched {
+    stop: watch::Sender<Option<StopOrder>>,
+    started_at: Option<Timestamp>,
+}
+
+impl Shell {
+    pub(super) fn new(host: Arc<Host>, events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            host,
+            machine: Machine::new(),
+            tasks: JoinSet::new(),
+            leaving: Leaving::Staying,
+            assignments: BTreeMap::new(),
+            running: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            dirs: BTreeSet::new(),
+            outgoing: None,
+            events,
+            wake_at: None,
+        }
+    }
+
+    /// Tells the machine what happened and does what it answers. What ends at once is told to it in turn.
+    pub(super) fn feed(&mut self, input: Input) {
+        let mut next = Some(input);
+        while let Some(input) = next.take() {
+            if input == Input::Woke {
+                self.wake_at = None;
+            }
+            let mut ended = Vec::new();
+            for output in self.machine.step(input, clock::now()) {
+                self.perform(output, &mut ended);
+            }
+            next = (!ended.is_empty()).then_some(Input::Ended(ended));
+        }
+    }
+
+    /// How long it takes until the machine wants to be woken.
+    pub(super) fn wake_in(&self) -> Option<Duration> {
+        self.wake_at.map(clock::until)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.outgoing.is_some()
+    }
+
+    /// A session has opened: what runs is shown to the server, what has ended is reported again.
+    pub(super) fn open(&mut self, session: Session, outgoing: Outgoing) {
+        self.outgoing = Some(outgoing);
+        let running = self.running.iter();
+        let started =
+            running.filter_map(|(id, launched)| Some((*id, launched.started_at?))).collect();
+        self.send_started(started);
+        self.feed(Input::SessionOpened(session));
+        if self.leaving != Leaving::Staying {
+            self.leave(self.leaving);
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.outgoing = None;
+        self.feed(Input::SessionClosed);
+    }
+
+    /// Tells the server that this worker is about to go.
+    pub(super) fn leave(&mut self, leaving: Leaving) {
+        self.leaving = leaving;
+        self.heartbeat(clock::now());
+    }
+
+    /// The server said what it wants.
+    pub(super) fn desire(&mut self, desired: Desired) {
+        let mut wanted = Wanted { full: desired.full, ..Wanted::default() };
+        for assignment in desired.start {
+            let Some(id) = assignment.attempt.map(AttemptId::from) else { continue };
+            let stop = assignment.stop.as_ref().map(|stop| Span(stop.grace_micros));
+            wanted.start.push(Start { attempt: id, stop });
+            if !self.running.contains_key(&id) && !self.reports.contains_key(&id) {
+                self.assignments.insert(id, assignment);
+            }
+        }
+        let stops = desired.stop.into_iter();
+        wanted.stop = stops
+            .filter_map(|stop| Some((stop.attempt?.into(), Span(stop.grace_micros))))
+            .collect();
+        wanted.settled = desired.settled.into_iter().map(AttemptId::from).collect();
+        self.feed(Input::Desired(wanted));
+    }
+
+    /// Takes in what happened to attempts.
+    pub(super) fn observe(&mut self, batch: &mut Vec<Event>) {
+        let mut started = BTreeMap::new();
+        let mut ended = Vec::new();
+        for event in batch.drain(..) {
+            match event {
+                Event::Started(id, at) => {
+                    started.insert(id, at);
+                    if let Some(launched) = self.running.get_mut(&id) {
+                        launched.started_at = Some(at);
+                    }
+                }
+                Event::Ended(report) => {
+                    let id = report.attempt.map(AttemptId::from).unwrap_or_default();
+                    started.remove(&id);
+                    self.running.remove(&id);
+                    self.reports.insert(id, *report);
+                    ended.push(id);
+                }
+            }
+        }
+        self.send_started(started);
+        if !ended.is_empty() {
+            self.feed(Input::Ended(ended));
+        }
+    }
+
+    fn perform(&mut self, output: Output, ended: &mut Vec<AttemptId>) {
+        match output {
+            Output::Launch(id) => self.launch(id, ended),
+            Output::Stop { attempt, grace, reason } => {
+                if let Some(launched) = self.running.get(&attempt) {
+                    launched.stop.send_replace(Some(StopOrder::new(grace, reason)));
+                }
+            }
+            Output::Skip(id) => {
+                self.assignments.remove(&id);
+                self.reports.insert(id, executor::skipped(id));
+            }
+            Output::Report(ids) => self.send_reports(&ids),
+            Output::Heartbeat { sent } => self.heartbeat(sent),
+            Output::Forget(ids) => self.forget(&ids),
+            Output::WakeAt(at) => self.wake_at = Some(at),
+        }
+    }
+
+    fn launch(&mut self, id: AttemptId, ended: &mut Vec<AttemptId>) {
+        let assignment = self.assignments.remove(&id).unwrap_or_default();
+        if executor::is_instant(&assignment) {
+            self.reports.insert(id, executor::run_instant(&self.host, id));
+            ended.push(id);
+            return;
+        }
+        if has_own_dir(&assignment) {
+            self.dirs.insert(id);
+        }
+        let (stop, orders) = watch::channel(None);
+        self.running.insert(id, Launched { stop, started_at: None });
+        let host = Arc::clone(&self.host);
+        self.tasks.spawn(executor::run(host, id, assignment, orders, self.events.clone()));
+    }
+
+    fn forget(&mut self, ids: &[AttemptId]) {
+        for id in ids {
+            self.assignments.remove(id);
+            self.reports.remove(id);
+            if self.dirs.remove(id) {
+                remove_dir(&self.host, *id);
+            }
+        }
+    }
+
+    fn send_started(&self, started: BTreeMap<AttemptId, Timestamp>) {
+        if started.is_empty() {
+            return;
+        }
+        let note = |(id, at): (AttemptId, Timestamp)| Started {
+            attempt: Some(id.into()),
+            at_micros: at.0,
+        };
+        let started = started.into_iter().map(note).collect();
+        self.send(worker_message::Kind::Reports(Reports { started, ended: Vec::new() }));
+    }
+
+    fn send_reports(&self, ids: &[AttemptId]) {
+        let mut ended: Vec<Report> = Vec::new();
+        let mut bytes = 0;
+        for report in ids.iter().filter_map(|id| self.reports.get(id)) {
+            let detail = report.detail.as_ref();
+            bytes += 200
+                + detail.map_or(0, |detail| detail.stdout_tail.len() + detail.stderr_tail.len());
+            ended.push(report.clone());
+            if ended.len() >= REPORTS_MAX || bytes >= REPORTS_BYTES_MAX {
+                let ended = std::mem::take(&mut ended);
+                self.send(worker_message::Kind::Reports(Reports { started: Vec::new(), ended }));
+                bytes = 0;
+            }
+        }
+        if !ended.is_empty() {
+            self.send(worker_message::Kind::Reports(Reports { started: Vec::new(), ended }));
+        }
+    }
+
+    fn heartbeat(&self, sent: Monotonic) {
+        let leaving = self.leaving.into();
+        self.send(worker_message::Kind::Heartbeat(Heartbeat { sent_micros: sent.0, leaving }));
+    }
+
+    /// Sends if there is somebody to send to. What is lost is said again in the next session.
+    fn send(&self, kind: worker_message::Kind) {
+        if let Some(outgoing) = &self.outgoing {
+            drop(outgoing.send(WorkerMessage { kind: Some(kind) }));
+        }
+    }
+}
+
+fn has_own_dir(assignment: &Assignment) -> bool {
+    let Some(Action { kind: Some(action::Kind::Command(command)) }) = &assignment.action else {
+        return false;
+    };
+    command.cwd.is_empty()
+}
+
+/// Removes an attempt's directory: at once if it is empty, elsewhere if there is work to do.
+fn remove_dir(host: &Arc<Host>, id: AttemptId) {
+    let dir = host.attempt_dir(id);
+    if fs::remove_dir(&dir).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) {
+        drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(dir)));
+    }
+}
