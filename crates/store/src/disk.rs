@@ -184,7 +184,7 @@ impl Disk for FsDisk {
                     file.write_all_at(std::process::id().to_string().as_bytes(), 0)
                 };
                 write().map_err(StoreError::io("writing", LOCK_FILE))?;
-                Ok(DirLock::new(file))
+                Ok(DirLock::new(Locked(file)))
             }
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
                 path: self.path.display().to_string(),
@@ -192,6 +192,15 @@ impl Disk for FsDisk {
             }),
             Err(TryLockError::Error(source)) => Err(StoreError::io("locking", LOCK_FILE)(source)),
         }
+    }
+}
+
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // Closing the file would not do: a child process between fork and exec still has it open.
+        let _unlocked = self.0.unlock();
     }
 }
 

@@ -1,0 +1,347 @@
+//! The history equals a plain list of what happened, wherever its content is at the moment.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use rota_core::command::{Failure, FailureKind, JobSpec};
+use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
+use rota_core::job::{Counts, FinishedJob, JobState, TaskState};
+use rota_store::history::{History, HistoryOptions, JobFilter, Retention};
+use rota_store::mem_disk::Chance;
+use rota_store::{ClusterId, Identity, StoreError};
+use rota_types::{
+    AttemptId, JobId, LogIndex, NodeId, RangeSet, ServerId, Span, Steady, TaskId, Timestamp,
+};
+use rota_wire::history::TasksCancelled;
+
+const IDENTITY: Identity = Identity { cluster: ClusterId([7; 16]), server: ServerId(1) };
+const ALL: usize = 1_000_000;
+
+fn open(path: &Path, commit_every: Duration) -> History {
+    let options = HistoryOptions { commit_every, ..HistoryOptions::default() };
+    History::open(path, &IDENTITY, options, |error| panic!("{error}")).expect("opens")
+}
+
+fn record(job: u64, index: u32, number: u32, detail: usize) -> AttemptRecord {
+    let failed = number.is_multiple_of(2);
+    AttemptRecord {
+        attempt: AttemptId { task: TaskId { job: JobId(job), index }, number },
+        node: NodeId(index % 7),
+        placed_at: Timestamp(1_000),
+        started_at: (!failed).then_some(Timestamp(2_000)),
+        ended_at: Timestamp(3_000),
+        state: if failed { AttemptState::Failed } else { AttemptState::Succeeded },
+        failure: failed
+            .then(|| Failure { kind: FailureKind::Exit(3), message: "exit code 3".into() }),
+        detail: vec![5; detail].into(),
+        next: if failed { Next::Waiting(Steady(9)) } else { Next::Finished(TaskState::Succeeded) },
+    }
+}
+
+fn finished(job: u64, chance: &mut Chance) -> FinishedJob {
+    let mut pick = |names: &[&'static str]| -> &'static str {
+        names[usize::try_from(chance.below(names.len() as u64)).expect("fits")]
+    };
+    let name = pick(&["build", "test", "deploy"]);
+    let queue = pick(&["default", "slow"]);
+    let team = pick(&["a", "b"]);
+    let (failed, cancelled) = match pick(&["succeeded", "failed", "cancelled"]) {
+        "failed" => (1, 0),
+        "cancelled" => (0, 1),
+        _ => (0, 0),
+    };
+    FinishedJob {
+        id: JobId(job),
+        spec: JobSpec {
+            name: name.into(),
+            queue: queue.into(),
+            priority: 0,
+            labels: [("team".into(), team.into())].into(),
+            submitter: "me".into(),
+            retry_of: None,
+            groups: Vec::new(),
+        },
+        submitted_at: Timestamp(1),
+        started_at: None,
+        finished_at: Timestamp(1_000 + chance.below(1_000)),
+        counts: Counts { failed, cancelled, ..Counts::default() },
+        failed: RangeSet::default(),
+        cancelled: RangeSet::default(),
+    }
+}
+
+/// What happened, kept the simple way.
+#[derive(Default)]
+struct Twin {
+    jobs: BTreeMap<JobId, FinishedJob>,
+    attempts: BTreeMap<AttemptId, AttemptRecord>,
+    cancelled: Vec<TasksCancelled>,
+    entries: Vec<(LogIndex, Timestamp, Vec<Event>)>,
+}
+
+impl Twin {
+    /// Makes up the events of the next entry.
+    fn entry(&mut self, chance: &mut Chance) -> (LogIndex, Timestamp, Vec<Event>) {
+        let index = LogIndex(self.entries.len() as u64 * 3 + 1);
+        let at = Timestamp(index.0 * 10);
+        let mut events = vec![Event::NodeLost(NodeId(1))];
+        for _ in 0..chance.below(30) {
+            let job = 1 + chance.below(6);
+            let task = u32::try_from(chance.below(3_000)).expect("fits");
+            let task_id = TaskId { job: JobId(job), index: task };
+            let first = AttemptId { task: task_id, number: 0 };
+            let number = self.attempts.range(first..).take_while(|(id, _)| id.task == task_id);
+            let number = u32::try_from(number.count()).expect("fits") + 1;
+            let detail = if chance.below(10) == 0 { 8_000 } else { 20 };
+            let record = record(job, task, number, detail);
+            self.attempts.insert(record.attempt, record.clone());
+            events.push(Event::AttemptEnded(Box::new(record)));
+        }
+        if chance.below(3) == 0 {
+            let job = JobId(1 + chance.below(3));
+            let tasks = RangeSet::from_range(5, 9);
+            let reason: Box<str> = format!("entry {index}").into();
+            let cancelled = TasksCancelled { job, tasks, reason, at };
+            self.cancelled.push(cancelled.clone());
+            let TasksCancelled { tasks, reason, .. } = cancelled;
+            events.push(Event::TasksCancelled { job, tasks, reason });
+        }
+        let job = finished(10 + self.entries.len() as u64, chance);
+        self.jobs.insert(job.id, job.clone());
+        events.push(Event::JobFinished(Box::new(job)));
+        self.entries.push((index, at, events.clone()));
+        (index, at, events)
+    }
+
+    fn compare(&self, history: &History, chance: &mut Chance) {
+        assert_eq!(history.job_count().expect("works"), self.jobs.len() as u64);
+        for job in 0..10 {
+            let of_job = |record: &&AttemptRecord| record.attempt.task.job == JobId(job);
+            let expected: Vec<_> = self.attempts.values().filter(of_job).cloned().collect();
+            let limit = usize::try_from(chance.below(200)).expect("fits") + 1;
+            assert_eq!(all_attempts(history, JobId(job), limit), expected, "job {job} by {limit}");
+            let expected: Vec<_> =
+                self.cancelled.iter().filter(|note| note.job == JobId(job)).cloned().collect();
+            assert_eq!(history.cancelled(JobId(job)).expect("works"), expected);
+        }
+        for (id, _) in self.attempts.iter().take(20) {
+            let same = self.attempts.values().filter(|record| record.attempt.task == id.task);
+            let expected: Vec<_> = same.cloned().collect();
+            assert_eq!(history.attempts(id.task).expect("works"), expected);
+        }
+        let filters = filters();
+        for filter in &filters {
+            let expected: Vec<_> =
+                self.jobs.values().rev().filter(|job| admits(filter, job)).cloned().collect();
+            let limit = usize::try_from(chance.below(9)).expect("fits") + 1;
+            assert_eq!(all_jobs(history, filter, limit), expected, "{filter:?} by {limit}");
+        }
+        let last = self.jobs.last_key_value().map(|(_, job)| job.clone());
+        let id = last.as_ref().map_or(JobId(1), |job| job.id);
+        assert_eq!(history.job(id).expect("works"), last);
+        assert_eq!(history.job(JobId(9_999)).expect("works"), None);
+    }
+}
+
+fn filters() -> Vec<JobFilter> {
+    let label = |value: &str| vec![("team".into(), value.into())];
+    let all = JobFilter::default();
+    vec![
+        all.clone(),
+        JobFilter { state: Some(JobState::Failed), ..all.clone() },
+        JobFilter { state: Some(JobState::Running), ..all.clone() },
+        JobFilter { queue: Some("slow".into()), ..all.clone() },
+        JobFilter { name: Some("test".into()), ..all.clone() },
+        JobFilter { name: Some("none".into()), ..all.clone() },
+        JobFilter { labels: label("a"), ..all.clone() },
+        JobFilter {
+            labels: label("b"),
+            state: Some(JobState::Succeeded),
+            queue: Some("default".into()),
+            name: Some("build".into()),
+        },
+        JobFilter { queue: Some("slow".into()), state: Some(JobState::Cancelled), ..all },
+    ]
+}
+
+fn admits(filter: &JobFilter, job: &FinishedJob) -> bool {
+    filter.state.is_none_or(|state| state == job.state())
+        && filter.queue.as_ref().is_none_or(|queue| *queue == job.spec.queue)
+        && filter.name.as_ref().is_none_or(|name| *name == job.spec.name)
+        && filter.labels.iter().all(|(key, value)| job.spec.labels.get(key) == Some(value))
+}
+
+/// All pages, one behind the other; each no larger than `limit`.
+fn all_jobs(history: &History, filter: &JobFilter, limit: usize) -> Vec<FinishedJob> {
+    let (mut jobs, mut before) = (Vec::new(), None);
+    loop {
+        let page = history.jobs(filter, before, limit).expect("works");
+        assert!(page.items.len() <= limit);
+        jobs.extend(page.items);
+        before = page.next;
+        if before.is_none() {
+            return jobs;
+        }
+    }
+}
+
+fn all_attempts(history: &History, job: JobId, limit: usize) -> Vec<AttemptRecord> {
+    let (mut records, mut from) = (Vec::new(), 0);
+    loop {
+        let page = history.attempts_of_job(job, from, limit).expect("works");
+        let one_task = page.items.iter().all(|record| {
+            Some(record.attempt.task) == page.items.first().map(|first| first.attempt.task)
+        });
+        assert!(page.items.len() <= limit || one_task, "{} of {limit}", page.items.len());
+        records.extend(page.items);
+        match page.next {
+            Some(next) if next > from => from = next,
+            Some(next) => panic!("no progress from {from} to {next}"),
+            None => return records,
+        }
+    }
+}
+
+#[test]
+fn what_is_pending_stored_or_both_reads_like_a_plain_list() {
+    for (seed, commit_every) in [(1, 0), (2, 1), (3, 20), (4, 3_600_000)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let history = open(&directory.path().join("history"), Duration::from_millis(commit_every));
+        let (mut chance, mut twin) = (Chance(seed), Twin::default());
+        for round in 0..40 {
+            let (index, at, events) = twin.entry(&mut chance);
+            history.feed(index, at, &events);
+            if round % 9 == 8 {
+                history.flush();
+                assert_eq!(history.durable_index(), index);
+            }
+            if round % 5 == 4 {
+                twin.compare(&history, &mut chance);
+            }
+        }
+    }
+}
+
+#[test]
+fn feeding_again_after_a_restart_changes_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history");
+    let (mut chance, mut twin) = (Chance(5), Twin::default());
+    let mut reached = LogIndex(0);
+    for life in 0..6 {
+        let history = open(&path, Duration::from_secs(3_600));
+        assert!(history.durable_index() >= reached);
+        // From the very beginning: much more than is needed.
+        for (index, at, events) in &twin.entries {
+            history.feed(*index, *at, events);
+        }
+        twin.compare(&history, &mut chance);
+        for round in 0..5 {
+            let (index, at, events) = twin.entry(&mut chance);
+            history.feed(index, at, &events);
+            history.feed(index, at, &events);
+            if round == life {
+                history.flush();
+                reached = history.durable_index();
+                assert_eq!(reached, index);
+            }
+        }
+        twin.compare(&history, &mut chance);
+    }
+}
+
+#[test]
+fn closing_stores_what_is_pending() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history");
+    let (mut chance, mut twin) = (Chance(6), Twin::default());
+    let history = open(&path, Duration::from_secs(3_600));
+    let (index, at, events) = twin.entry(&mut chance);
+    history.feed(index, at, &events);
+    drop(history);
+    let history = open(&path, Duration::from_secs(3_600));
+    assert_eq!(history.durable_index(), index);
+    twin.compare(&history, &mut chance);
+}
+
+#[test]
+fn retention_removes_the_oldest_jobs_in_slices_and_nothing_else() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let history = open(&directory.path().join("history"), Duration::ZERO);
+    let mut chance = Chance(7);
+    let mut expected = BTreeMap::new();
+    for job in 1..=30 {
+        let mut events: Vec<Event> = (0..5_000)
+            .step_by(500)
+            .map(|index| Event::AttemptEnded(Box::new(record(job, index, 1, 10))))
+            .collect();
+        let tasks = RangeSet::from_range(1, 2);
+        events.push(Event::TasksCancelled { job: JobId(job), tasks, reason: "no".into() });
+        let finished = finished(job, &mut chance);
+        expected.insert((finished.finished_at, finished.id), finished.clone());
+        events.push(Event::JobFinished(Box::new(finished)));
+        history.feed(LogIndex(job), Timestamp(job), &events);
+    }
+    history.flush();
+    let keep = |jobs_max, age_max| Retention { jobs_max, age_max: Span(age_max) };
+    let check = |expected: &BTreeMap<(Timestamp, JobId), FinishedJob>| {
+        let mut jobs: Vec<_> = expected.values().rev().cloned().collect();
+        jobs.sort_by_key(|job| std::cmp::Reverse(job.id));
+        assert_eq!(all_jobs(&history, &JobFilter::default(), 100), jobs);
+        assert_eq!(history.job_count().expect("works"), jobs.len() as u64);
+        let by_queue: usize = ["default", "slow"]
+            .map(|queue| JobFilter { queue: Some(queue.into()), ..JobFilter::default() })
+            .map(|filter| all_jobs(&history, &filter, 100).len())
+            .iter()
+            .sum();
+        assert_eq!(by_queue, jobs.len(), "no index names a job that is gone");
+        for job in (1..=30).map(JobId) {
+            let is_kept = jobs.iter().any(|kept| kept.id == job);
+            let attempts = history.attempts_of_job(job, 0, ALL).expect("works").items;
+            assert_eq!(attempts.len(), if is_kept { 10 } else { 0 }, "job {job}");
+            assert_eq!(history.cancelled(job).expect("works").len(), usize::from(is_kept));
+        }
+    };
+    for (jobs_max, gone) in [(31, 0), (30, 0), (29, 1), (20, 9)] {
+        let mut slices = 1;
+        let retention = keep(jobs_max, u64::MAX);
+        while history.prune(&retention, Timestamp(9_999), 7).expect("works") {
+            slices += 1;
+        }
+        assert!(slices > gone, "{slices} slices for {gone} jobs of 12 rows");
+        for _ in 0..gone {
+            expected.pop_first();
+        }
+        check(&expected);
+    }
+    let ((oldest, _), _) = expected.pop_first().expect("20 are left");
+    let now = Timestamp(9_999);
+    let age = now.since(oldest).micros();
+    let prune = |age_max| history.prune(&keep(u64::MAX, age_max), now, ALL).expect("works");
+    assert!(!prune(age + 1) && !prune(age));
+    assert_eq!(history.job_count().expect("works"), 20);
+    assert!(!prune(age - 1));
+    expected.retain(|(at, _), _| *at > oldest);
+    check(&expected);
+}
+
+#[test]
+fn a_history_of_another_server_or_of_garbage_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("history");
+    drop(open(&path, Duration::ZERO));
+    let other = Identity { server: ServerId(2), ..IDENTITY };
+    let refused = |path: &Path, identity: &Identity| -> StoreError {
+        let options = HistoryOptions::default();
+        let opened = History::open(path, identity, options, |error| panic!("{error}"));
+        opened.err().expect("is refused")
+    };
+    let error = refused(&path, &other);
+    assert!(matches!(&error, StoreError::Foreign(_)), "{error}");
+    assert!(error.to_string().contains("history.redb belongs to another server"), "{error}");
+    let garbage = directory.path().join("garbage");
+    std::fs::write(&garbage, vec![0xA5; 10_000]).expect("writes");
+    let error = refused(&garbage, &IDENTITY);
+    assert!(error.to_string().starts_with("history: opening history.redb"), "{error}");
+}
