@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 
 mod ci;
 mod deps;
+mod limits;
 mod tidy;
 
 const HELP: &str = "\
@@ -12,6 +13,7 @@ cargo xtask COMMAND
   ci             everything that CI runs: format, lints, tidy, dependencies, tests, docs
   tidy           rules about the tree: file sizes, words, documents
   deps           licences and duplicates of dependencies; advisories where cargo-deny is installed
+  limits         writes docs/reference/limits.md
 ";
 
 fn main() -> Result<()> {
@@ -20,6 +22,7 @@ fn main() -> Result<()> {
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
         ["deps"] => deps::run(),
+        ["limits"] => limits::write(),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

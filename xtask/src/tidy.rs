@@ -23,6 +23,9 @@ pub(crate) fn run() -> Result<()> {
         check_document(&path, &text, &mut found);
     }
     check_adrs(&mut found)?;
+    if fs::read_to_string(crate::limits::PAGE).ok() != Some(crate::limits::page()?) {
+        found.push(format!("{}: out of date, run `cargo xtask limits`", crate::limits::PAGE));
+    }
     ensure!(found.is_empty(), "tidy found:\n  {}", found.join("\n  "));
     println!("== tidy: done");
     Ok(())
