@@ -1,0 +1,373 @@
+//! The bytes of one fixed sample of each kind of message. What was written once must be readable forever: a sample that changes here
+//! is a change of format.
+//!
+//! `ROTA_BLESS=1 cargo test -p rota-wire --test golden` writes the files anew.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rota_core::command::{
+    AttemptEnd, AttemptReport, Backoff, CancelTasks, Command, Failure, FailureKind, GroupSpec,
+    IdempotencyKey, JobSpec, NodeSpec, Placement, Plan, QueueSpec, RetryPolicy, RetryRule, Shape,
+    SubmitJobs,
+};
+use rota_core::event::{AttemptRecord, AttemptState, Next};
+use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
+use rota_core::job::{Counts, FinishedJob, TaskState};
+use rota_core::queue::{Discipline, Placement as PlacementKind};
+use rota_core::task::{Attempt, Phase, Task};
+use rota_types::{
+    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId, RangeSet, Resources, Span,
+    Steady, TaskId, Timestamp,
+};
+use rota_wire::history::TasksCancelled;
+use rota_wire::{DecodeError, action, history, log, snapshot, worker};
+
+const AT: Timestamp = Timestamp(1_800_000_000_000_000);
+const STEADY: Steady = Steady(5_000_000);
+
+fn path(name: &str) -> PathBuf {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.join("golden").join(format!("{name}.hex"))
+}
+
+/// Compares `bytes` with the file, and what the file decodes to with `value`.
+fn check<T: PartialEq + Debug>(
+    name: &str,
+    value: &T,
+    bytes: &[u8],
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+) {
+    let hex: String = bytes
+        .chunks(40)
+        .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n")
+        .collect();
+    let path = path(name);
+    if std::env::var_os("ROTA_BLESS").is_some() {
+        std::fs::write(&path, &hex).expect("the golden file can be written");
+    }
+    let golden = std::fs::read_to_string(&path).expect("the golden file is there");
+    assert_eq!(hex, golden, "{name}: the encoding has changed");
+    let digits: Vec<u8> = golden.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let bytes: Vec<u8> = digits
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).expect("is ASCII"))
+        .map(|pair| u8::from_str_radix(pair, 16).expect("is hexadecimal"))
+        .collect();
+    assert_eq!(decode(&bytes).as_ref(), Ok(value), "{name}");
+}
+
+fn check_command(name: &str, command: Command) {
+    let commands = vec![command];
+    let bytes = log::encode_entry(AT, STEADY, &commands);
+    check(&format!("command-{name}"), &commands, &bytes, |bytes| {
+        let entry = log::decode_entry(LogIndex(7), bytes)?;
+        assert_eq!((entry.at, entry.steady, entry.index), (AT, STEADY, LogIndex(7)));
+        Ok(entry.commands)
+    });
+}
+
+fn check_record(name: &str, record: &Record) {
+    let bytes = snapshot::encode_record(record);
+    check(&format!("record-{name}"), record, &bytes, snapshot::decode_record);
+}
+
+fn ranges() -> RangeSet {
+    [1, 2, 3, 7, 1_000_000].into_iter().collect()
+}
+
+fn resources() -> Resources {
+    let named = [("gpu".into(), 500), ("licence".into(), 1_000)].into();
+    Resources { cpu_millis: 1_500, memory_bytes: 1 << 30, named }
+}
+
+fn job_spec() -> JobSpec {
+    let constraint = |key: &str, predicate| Constraint { key: key.into(), predicate };
+    JobSpec {
+        name: "train".into(),
+        queue: "default".into(),
+        priority: -5,
+        labels: [("team".into(), "vision".into())].into(),
+        submitter: "ada".into(),
+        retry_of: Some(JobId(3)),
+        groups: vec![GroupSpec {
+            name: "main".into(),
+            array: ranges(),
+            is_array: true,
+            action: action::encode_group_action(&group_action()),
+            shape: Shape {
+                need: resources(),
+                constraints: vec![
+                    constraint("zone", Predicate::In(vec!["a".into(), "b".into()])),
+                    constraint("rack", Predicate::NotIn(vec!["9".into()])),
+                    constraint("ssd", Predicate::Exists),
+                    constraint("spot", Predicate::Absent),
+                ],
+            },
+            estimate: Some(Span::from_secs(60)),
+            timeout: Some(Span::from_secs(3_600)),
+            retry: RetryPolicy {
+                attempts_max: 3,
+                backoff: Backoff {
+                    base: Span::from_secs(1),
+                    max: Span::from_secs(60),
+                    jitter_percent: 20,
+                },
+                on: vec![
+                    RetryRule::Exit(1, 127),
+                    RetryRule::Signal,
+                    RetryRule::Timeout,
+                    RetryRule::Start,
+                    RetryRule::Http,
+                ],
+            },
+            parallel_max: Some(10),
+        }],
+    }
+}
+
+fn group_action() -> worker::GroupAction {
+    let command = worker::CommandAction {
+        argv: vec!["sort".into(), "-u".into()],
+        env: vec![worker::EnvVar { name: "LC_ALL".into(), value: "C".into() }],
+        cwd: "/srv".into(),
+        stdin: b"b\na\n".to_vec(),
+        grace_micros: 5_000_000,
+    };
+    worker::GroupAction {
+        action: Some(worker::Action { kind: Some(worker::action::Kind::Command(command)) }),
+        entries: vec!["one".into(), "two".into()],
+    }
+}
+
+fn attempt(index: u32, number: u32) -> AttemptId {
+    AttemptId { task: TaskId { job: JobId(17), index }, number }
+}
+
+fn detail() -> Arc<[u8]> {
+    worker::encode_detail(&worker::Detail {
+        stdout_tail: b"done\n".to_vec(),
+        stderr_tail: Vec::new(),
+        stdout_bytes: 5,
+        stderr_bytes: 0,
+        cpu_micros: 1_234,
+        memory_peak_bytes: 1 << 20,
+        notes: vec!["limits not enforced".into()],
+    })
+}
+
+fn failures() -> [FailureKind; 7] {
+    [
+        FailureKind::Exit(-1),
+        FailureKind::Signal(9),
+        FailureKind::Timeout,
+        FailureKind::Start,
+        FailureKind::Http(None),
+        FailureKind::Http(Some(503)),
+        FailureKind::Lost,
+    ]
+}
+
+fn reports() -> Vec<AttemptReport> {
+    let failed = |kind| AttemptEnd::Failed(Failure { kind, message: "why".into() });
+    let ends = [AttemptEnd::Succeeded, AttemptEnd::Stopped];
+    ends.into_iter()
+        .chain(failures().map(failed))
+        .zip(0..)
+        .map(|(end, index)| AttemptReport {
+            attempt: attempt(index, 2),
+            node: NodeId(4),
+            end,
+            started_at: (index > 0).then_some(AT),
+            ended_at: AT.plus(Span(5)),
+            detail: if index == 0 { detail() } else { Arc::default() },
+        })
+        .collect()
+}
+
+fn node_spec() -> NodeSpec {
+    NodeSpec {
+        name: "alpha".into(),
+        incarnation: 0x1234_5678_9ABC_DEF0,
+        capacity: resources(),
+        attempts_max: 64,
+        labels: [("zone".into(), "a".into())].into(),
+        version: "0.1.0".into(),
+    }
+}
+
+fn queue_spec(discipline: Discipline, placement: PlacementKind) -> QueueSpec {
+    QueueSpec {
+        name: "slow".into(),
+        discipline,
+        placement,
+        weight: 2,
+        running_max: Some(100),
+        tasks_max: Some(1_000_000),
+    }
+}
+
+#[test]
+fn commands_are_encoded_as_ever() {
+    let node = NodeId(4);
+    let queue: Box<str> = "slow".into();
+    let placement = |job, index, count, node| Placement {
+        task: TaskId { job: JobId(job), index },
+        count,
+        node: NodeId(node),
+    };
+    let idempotency = Some(IdempotencyKey { key: "retry-me".into(), digest: [0xAB; 16] });
+    check_command(
+        "submit-jobs",
+        Command::SubmitJobs(SubmitJobs { jobs: vec![job_spec()], idempotency }),
+    );
+    for (name, tasks) in [("cancel-tasks", Some(ranges())), ("cancel-job", None)] {
+        let (job, grace, reason) = (JobId(17), Span::from_secs(3), "enough".into());
+        check_command(name, Command::CancelTasks(CancelTasks { job, tasks, grace, reason }));
+    }
+    let placements =
+        vec![placement(17, 0, 5, 1), placement(17, 5, 5, 2), placement(9, 70, 1, 1_000)];
+    check_command("commit-plan", Command::CommitPlan(Plan { placements }));
+    check_command("end-attempts", Command::EndAttempts(reports()));
+    check_command("register-node", Command::RegisterNode(node_spec()));
+    check_command("lose-node", Command::LoseNode(node));
+    check_command("drain-node", Command::DrainNode { node, draining: true });
+    check_command("remove-node", Command::RemoveNode(node));
+    let fifo = queue_spec(Discipline::Fifo, PlacementKind::FirstFit);
+    check_command("create-queue", Command::CreateQueue(fifo));
+    let aging = Discipline::Priority { aging: Span::from_secs(60) };
+    for (name, placement) in [
+        ("best-fit", PlacementKind::BestFit),
+        ("least-loaded", PlacementKind::LeastLoaded),
+        ("round-robin", PlacementKind::RoundRobin),
+        ("random", PlacementKind::Random { seed: 42 }),
+    ] {
+        let command = Command::ConfigureQueue(queue_spec(aging, placement));
+        check_command(&format!("configure-queue-{name}"), command);
+    }
+    check_command("pause-queue", Command::PauseQueue { queue: queue.clone(), paused: true });
+    check_command("purge-queue", Command::PurgeQueue { queue: queue.clone() });
+    check_command("remove-queue", Command::RemoveQueue { queue });
+    check_command("tick", Command::Tick);
+}
+
+#[test]
+fn snapshot_records_are_encoded_as_ever() {
+    check_record(
+        "meta",
+        &Record::Meta(Meta {
+            index: LogIndex(1_000),
+            now: AT,
+            steady: STEADY,
+            next_job: JobId(18),
+            next_node: NodeId(5),
+            next_queue: QueueId(3),
+        }),
+    );
+    let spec = queue_spec(Discipline::Fifo, PlacementKind::BestFit);
+    check_record("queue", &Record::Queue(QueueRecord { id: QueueId(2), spec, paused: true }));
+    check_record(
+        "node",
+        &Record::Node(NodeRecord {
+            id: NodeId(4),
+            spec: node_spec(),
+            draining: true,
+            lost: true,
+            registered_at: AT,
+        }),
+    );
+    check_record(
+        "job",
+        &Record::Job(Box::new(JobRecord {
+            id: JobId(17),
+            queue: QueueId(1),
+            spec: job_spec(),
+            submitted_at: AT,
+            ready_at: STEADY,
+            started_at: Some(AT),
+            fresh: ranges(),
+            failed: RangeSet::from_range(4, 5),
+            cancelled: RangeSet::default(),
+        })),
+    );
+    let running = Attempt { node: NodeId(4), placed_at: AT, stop: Some(Span::from_secs(3)) };
+    for (name, phase) in [
+        ("queued", Phase::Queued { since: STEADY }),
+        ("waiting", Phase::Waiting { until: STEADY }),
+        ("running", Phase::Running(running)),
+    ] {
+        let task = Task { attempts: 3, failures: 2, lost: 1, phase };
+        check_record(&format!("task-{name}"), &Record::Task(attempt(5, 1).task, task));
+    }
+    let used = KeyUse { digest: [0xAB; 16], first: JobId(17), count: 1, used_at: STEADY };
+    check_record("key", &Record::Key("retry-me".into(), used));
+}
+
+#[test]
+fn history_is_encoded_as_ever() {
+    let states = [
+        (AttemptState::Succeeded, Next::Finished(TaskState::Succeeded)),
+        (AttemptState::Failed, Next::Waiting(STEADY)),
+        (AttemptState::Cancelled, Next::Finished(TaskState::Cancelled)),
+        (AttemptState::Lost, Next::Queued),
+        (AttemptState::Failed, Next::Finished(TaskState::Failed)),
+    ];
+    let failure = |kind| Failure { kind, message: "why".into() };
+    let records: Vec<AttemptRecord> = states
+        .into_iter()
+        .zip(0..)
+        .map(|((state, next), index)| AttemptRecord {
+            attempt: attempt(index, 1),
+            node: NodeId(4),
+            placed_at: AT,
+            started_at: (index > 0).then_some(AT.plus(Span(1))),
+            ended_at: AT.plus(Span(5)),
+            state,
+            failure: (index > 0).then(|| failure(FailureKind::Exit(3))),
+            detail: if index == 0 { detail() } else { Arc::default() },
+            next,
+        })
+        .collect();
+    let bytes = history::encode_attempts(JobId(17), &records);
+    check("history-attempts", &records, &bytes, history::decode_attempts);
+    let job = FinishedJob {
+        id: JobId(17),
+        spec: job_spec(),
+        submitted_at: AT,
+        started_at: Some(AT.plus(Span(1))),
+        finished_at: AT.plus(Span(9)),
+        counts: Counts { succeeded: 3, failed: 1, cancelled: 1, ..Counts::default() },
+        failed: RangeSet::from_range(4, 5),
+        cancelled: ranges(),
+    };
+    let bytes = history::encode_finished_job(&job);
+    check("history-job", &job, &bytes, history::decode_finished_job);
+    let note = TasksCancelled { job: JobId(17), tasks: ranges(), reason: "enough".into(), at: AT };
+    let bytes = history::encode_tasks_cancelled(&note);
+    check("history-cancelled", &note, &bytes, history::decode_tasks_cancelled);
+}
+
+#[test]
+fn actions_are_encoded_as_ever() {
+    use worker::action::Kind;
+    let http = worker::HttpAction {
+        method: "POST".into(),
+        url: "https://example.org/hook".into(),
+        headers: vec![worker::Header { name: "accept".into(), value: "*/*".into() }],
+        body: b"{}".to_vec(),
+        expect: vec![worker::StatusRange { from: 200, to: 204 }],
+    };
+    let group = |kind| worker::GroupAction {
+        action: Some(worker::Action { kind: Some(kind) }),
+        entries: Vec::new(),
+    };
+    for (name, action) in [
+        ("command", group_action()),
+        ("http", group(Kind::Http(http))),
+        ("noop", group(Kind::Noop(worker::NoopAction {}))),
+    ] {
+        let bytes = action::encode_group_action(&action);
+        check(&format!("action-{name}"), &action, &bytes, action::decode_group_action);
+    }
+}
