@@ -42,7 +42,9 @@ impl Leases {
     }
 
     pub(crate) fn grant(&mut self, node: NodeId, now: Monotonic) {
-        self.ends.insert(node, Lease { ends_at: now.plus(self.length), losing: false });
+        let ends_at = now.plus(self.length);
+        self.ends.insert(node, Lease { ends_at, losing: false });
+        self.floor = self.floor.min(ends_at);
     }
 
     /// Renews a lease that has not run out. One whose loss is proposed stays as it is: the proposal may be committed already.
