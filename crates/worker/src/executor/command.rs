@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
 use std::process::{Child, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rota_core::command::{AttemptEnd, FailureKind};
@@ -17,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::program::{self, Program};
-use super::{Attempt, Ending, Host, StopOrder, failed};
+use super::{Attempt, Ending, Host, StopOrder, Task, failed};
 use crate::cgroup::{AttemptCgroup, Limits};
 use crate::process;
 use crate::spool::{Capture, Channel};
@@ -30,32 +31,37 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 const READ_BYTES: usize = 64 << 10;
 
 /// Runs a command to its end.
-pub(crate) async fn run(host: &Host, attempt: &mut Attempt, action: CommandAction) -> Ending {
-    let program = match program::prepare(host, attempt, &action) {
-        Ok(program) => program,
-        Err(message) => return Ending::of(failed(FailureKind::Start, message)),
-    };
-    let own_dir = program.own_dir.clone();
-    let mut notes = Vec::new();
-    let cgroup = limit(host, attempt, &mut notes);
-    let mark = program::mark(host, attempt);
-    match Running::start(program, &action, mark, cgroup) {
-        Ok(mut running) => {
-            running.notes.append(&mut notes);
+pub(crate) async fn run(host: &Arc<Host>, attempt: &mut Attempt, action: CommandAction) -> Ending {
+    let grace = Duration::from_micros(action.grace_micros);
+    // Whoever starts a program sleeps until the program has been loaded. A thread that has nothing else to do can afford that, and
+    // several of them keep all cpus busy.
+    let (host, task) = (Arc::clone(host), Arc::clone(&attempt.task));
+    let starting = tokio::task::spawn_blocking(move || start(&host, &task, &action));
+    match starting.await {
+        Ok(Ok(mut running)) => {
             attempt.started();
-            let grace = Duration::from_micros(action.grace_micros);
             running.watch(attempt, grace).await
         }
-        Err(message) => {
-            drop(own_dir.map(std::fs::remove_dir));
-            Ending { notes, ..Ending::of(failed(FailureKind::Start, message)) }
-        }
+        Ok(Err(message)) => Ending::of(failed(FailureKind::Start, message)),
+        Err(error) => Ending::of(failed(FailureKind::Start, error.to_string())),
     }
 }
 
+/// Starts a command in its place. The error says what is wrong.
+fn start(host: &Host, task: &Task, action: &CommandAction) -> Result<Running, String> {
+    let program = program::prepare(host, task, action)?;
+    let own_dir = program.own_dir.clone();
+    let mut notes = Vec::new();
+    let cgroup = limit(host, task, &mut notes);
+    let started = Running::start(program, action, program::mark(host, task), cgroup, notes);
+    started.inspect_err(|_| {
+        drop(own_dir.map(std::fs::remove_dir));
+    })
+}
+
 /// Makes the cgroups of an attempt that asks for memory.
-fn limit(host: &Host, attempt: &Attempt, notes: &mut Vec<String>) -> Option<AttemptCgroup> {
-    if attempt.memory_bytes == 0 {
+fn limit(host: &Host, task: &Task, notes: &mut Vec<String>) -> Option<AttemptCgroup> {
+    if task.memory_bytes == 0 {
         return None;
     }
     let Some(cgroups) = &host.cgroups else {
@@ -65,8 +71,8 @@ fn limit(host: &Host, attempt: &Attempt, notes: &mut Vec<String>) -> Option<Atte
     if let Some(reason) = &cgroups.missing {
         notes.push(format!("limits not enforced: {reason}"));
     }
-    let limits = Limits { cpu_millis: attempt.cpu_millis, memory_bytes: attempt.memory_bytes };
-    match cgroups.create(attempt.id, limits) {
+    let limits = Limits { cpu_millis: task.cpu_millis, memory_bytes: task.memory_bytes };
+    match cgroups.create(task.id, limits) {
         Ok(cgroup) => Some(cgroup),
         Err(error) => {
             notes.push(format!("limits not enforced: can't make a cgroup: {error}"));
@@ -115,6 +121,7 @@ impl Running {
         action: &CommandAction,
         mark: String,
         cgroup: Option<AttemptCgroup>,
+        mut notes: Vec<String>,
     ) -> Result<Self, String> {
         let Program { mut command, name, .. } = program;
         let describe = |error: &io::Error| format!("{name}: {}", program::describe(error));
@@ -128,7 +135,6 @@ impl Running {
         let handle = handle.and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
         let handle = handle.and_then(watch_handle).map_err(|error| describe(&error))?;
         let data = action.stdin.clone();
-        let mut notes = Vec::new();
         if let Some(Err(error)) = cgroup.as_ref().map(|cgroup| cgroup.add(root.cast_unsigned())) {
             notes.push(format!("limits not enforced: can't enter a cgroup: {error}"));
         }
@@ -157,7 +163,7 @@ impl Running {
             (Err(error), None) => {
                 failed(FailureKind::Start, format!("the end of the process was missed: {error}"))
             }
-            (Ok(status), None) => judge(status, usage.killed_for_memory, attempt.memory_bytes),
+            (Ok(status), None) => judge(status, usage.killed_for_memory, attempt.task.memory_bytes),
         };
         let notes = std::mem::take(&mut self.notes);
         Ending { end, cpu_micros, memory_peak_bytes: usage.memory_peak_bytes, notes }

@@ -117,7 +117,7 @@ impl Http {
     }
 
     fn request(&self, attempt: &Attempt, action: &HttpAction) -> Result<Request, Refusal> {
-        let url = guard::parse_url(&self.policy, &attempt.values.fill(&action.url))?;
+        let url = guard::parse_url(&self.policy, &attempt.task.values.fill(&action.url))?;
         let method = match action.method.as_str() {
             "" => Method::GET,
             method => Method::from_bytes(method.to_ascii_uppercase().as_bytes())
@@ -134,15 +134,15 @@ impl Http {
                 return Err(Refusal(format!("the header {name} is not allowed")));
             }
             let value =
-                HeaderValue::from_str(&attempt.values.fill(&header.value)).map_err(|_| {
+                HeaderValue::from_str(&attempt.task.values.fill(&header.value)).map_err(|_| {
                     Refusal(format!("the header {name} holds bytes that are not allowed"))
                 })?;
             headers.append(name, value);
         }
-        let id = HeaderValue::from_str(&attempt.id.to_string());
+        let id = HeaderValue::from_str(&attempt.task.id.to_string());
         headers.insert(ATTEMPT_HEADER, id.expect("digits and two signs are a header's value"));
         let body = match String::from_utf8(action.body.clone()) {
-            Ok(text) => attempt.values.fill(&text).into_bytes(),
+            Ok(text) => attempt.task.values.fill(&text).into_bytes(),
             Err(bytes) => bytes.into_bytes(),
         };
         Ok(Request { method, url, headers, body })

@@ -81,16 +81,22 @@ pub(crate) enum Event {
 /// One attempt that runs.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    pub(crate) id: AttemptId,
-    pub(crate) values: Values,
-    pub(crate) is_array: bool,
-    pub(crate) cpu_millis: u64,
-    pub(crate) memory_bytes: u64,
+    pub(crate) task: Arc<Task>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) capture: Arc<Capture>,
     pub(crate) stop: StopSignal,
     started_at: Option<Timestamp>,
     events: mpsc::UnboundedSender<Event>,
+}
+
+/// What is known about an attempt before it starts.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) id: AttemptId,
+    pub(crate) values: Values,
+    pub(crate) is_array: bool,
+    pub(crate) cpu_millis: u64,
+    pub(crate) memory_bytes: u64,
 }
 
 /// Tells an attempt to stop.
@@ -166,7 +172,7 @@ impl Attempt {
     pub(crate) fn started(&mut self) {
         let at = clock::wall();
         self.started_at = Some(at);
-        drop(self.events.send(Event::Started(self.id, at)));
+        drop(self.events.send(Event::Started(self.task.id, at)));
     }
 }
 
@@ -201,12 +207,15 @@ pub(crate) async fn run(
 ) {
     host.live().insert(id);
     let capture = host.spool.begin(id);
-    let mut attempt = Attempt {
+    let task = Task {
         id,
         values: values(&host, id, &assignment),
         is_array: assignment.array_index.is_some(),
         cpu_millis: assignment.need.as_ref().map_or(0, |need| need.cpu_millis),
         memory_bytes: assignment.need.as_ref().map_or(0, |need| need.memory_bytes),
+    };
+    let mut attempt = Attempt {
+        task: Arc::new(task),
         timeout: assignment.timeout_micros.map(Duration::from_micros),
         capture,
         stop: StopSignal(stop),
@@ -223,7 +232,7 @@ pub(crate) async fn run(
     drop(attempt.events.send(Event::Ended(Box::new(report))));
 }
 
-async fn act(host: &Host, attempt: &mut Attempt, action: Option<Action>) -> Ending {
+async fn act(host: &Arc<Host>, attempt: &mut Attempt, action: Option<Action>) -> Ending {
     let allow = &host.config.allow;
     let refused = |what: &str| {
         let message = format!("this worker does not run {what}");

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rota_wire::worker::CommandAction;
 
-use super::{Attempt, Host};
+use super::{Host, Task};
 use crate::process::MARK;
 
 /// Variables of the worker that its tasks inherit. Everything else, secrets among it, stays with the worker.
@@ -58,12 +58,8 @@ pub(crate) struct Program {
 }
 
 /// Prepares a task's command. The error says what is wrong with it.
-pub(crate) fn prepare(
-    host: &Host,
-    attempt: &Attempt,
-    action: &CommandAction,
-) -> Result<Program, String> {
-    let values = &attempt.values;
+pub(crate) fn prepare(host: &Host, task: &Task, action: &CommandAction) -> Result<Program, String> {
+    let values = &task.values;
     let argv: Vec<String> = action.argv.iter().map(|argument| values.fill(argument)).collect();
     let [name, arguments @ ..] = argv.as_slice() else {
         return Err("the command is empty".into());
@@ -79,7 +75,7 @@ pub(crate) fn prepare(
     if let Some((name, _)) = own.iter().find(wrong) {
         return Err(format!("not an environment variable: {name:?}"));
     }
-    let (dir, own_dir) = working_dir(host, attempt, &action.cwd)?;
+    let (dir, own_dir) = working_dir(host, task, &action.cwd)?;
     let path = own.iter().rev().find(|(name, _)| *name == "PATH").map(|(_, path)| OsStr::new(path));
     // A name on the list of allowed programs means the worker's program of that name.
     let path = path.filter(|_| host.config.allow.programs.is_empty());
@@ -92,19 +88,19 @@ pub(crate) fn prepare(
     command.arg0(name).args(arguments).current_dir(&dir).process_group(0).env_clear();
     command.envs(host.environment.0.iter().map(|(name, value)| (name, value)));
     command.envs(own);
-    set_identity(&mut command, host, attempt);
+    set_identity(&mut command, host, task);
     Ok(Program { command, own_dir, name: name.clone() })
 }
 
 /// What a program knows about itself. Set last, so that a task can't pretend to be another.
-fn set_identity(command: &mut Command, host: &Host, attempt: &Attempt) {
-    let values = &attempt.values;
+fn set_identity(command: &mut Command, host: &Host, task: &Task) {
+    let values = &task.values;
     command.env("ROTA_JOB_ID", &values.job);
     command.env("ROTA_TASK_ID", &values.task);
     command.env("ROTA_ATTEMPT", &values.attempt);
     command.env("ROTA_NODE", &values.node);
-    command.env(MARK, mark(host, attempt));
-    match values.index.as_ref().filter(|_| attempt.is_array) {
+    command.env(MARK, mark(host, task));
+    match values.index.as_ref().filter(|_| task.is_array) {
         Some(index) => command.env("ROTA_TASK_INDEX", index),
         None => command.env_remove("ROTA_TASK_INDEX"),
     };
@@ -114,24 +110,20 @@ fn set_identity(command: &mut Command, host: &Host, attempt: &Attempt) {
 }
 
 /// The mark of an attempt's processes.
-pub(crate) fn mark(host: &Host, attempt: &Attempt) -> String {
-    format!("{}/{}", host.mark, attempt.id)
+pub(crate) fn mark(host: &Host, task: &Task) -> String {
+    format!("{}/{}", host.mark, task.id)
 }
 
 /// The directory that was asked for, or a fresh one.
-fn working_dir(
-    host: &Host,
-    attempt: &Attempt,
-    cwd: &str,
-) -> Result<(PathBuf, Option<PathBuf>), String> {
+fn working_dir(host: &Host, task: &Task, cwd: &str) -> Result<(PathBuf, Option<PathBuf>), String> {
     if cwd.is_empty() {
-        let dir = host.attempt_dir(attempt.id);
+        let dir = host.attempt_dir(task.id);
         fs::create_dir(&dir).map_err(|error| {
             format!("can't make the working directory {}: {error}", dir.display())
         })?;
         return Ok((dir.clone(), Some(dir)));
     }
-    let dir = PathBuf::from(attempt.values.fill(cwd));
+    let dir = PathBuf::from(task.values.fill(cwd));
     if !dir.is_absolute() {
         return Err(format!("the working directory {} is not an absolute path", dir.display()));
     }

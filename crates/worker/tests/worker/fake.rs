@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -127,7 +128,10 @@ impl Server {
         let service = WorkerGatewayServer::new(gateway).max_decoding_message_size(64 << 20);
         let router = tonic::transport::Server::builder().add_service(service);
         let serving = tokio::spawn(async move {
-            drop(router.serve_with_incoming(TcpListenerStream::new(listener)).await);
+            let incoming = TcpListenerStream::new(listener).map(|stream| {
+                stream.inspect(|stream| stream.set_nodelay(true).expect("a TCP connection"))
+            });
+            drop(router.serve_with_incoming(incoming).await);
         });
         Self { address, sessions, outputs, serving }
     }
