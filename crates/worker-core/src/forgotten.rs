@@ -37,21 +37,12 @@ mod tests {
 
     #[test]
     fn only_the_oldest_beyond_the_limit_is_dropped() {
-        let attempt = |number| AttemptId {
-            task: TaskId {
-                job: JobId(1),
-                index: 0,
-            },
-            number,
-        };
+        let attempt = |number| AttemptId { task: TaskId { job: JobId(1), index: 0 }, number };
         let mut forgotten = Forgotten::default();
         for number in [1, 2, 2, 3] {
             forgotten.insert(attempt(number), 3);
         }
-        assert_eq!(
-            [1, 2, 3].map(|number| forgotten.contains(attempt(number))),
-            [true; 3]
-        );
+        assert_eq!([1, 2, 3].map(|number| forgotten.contains(attempt(number))), [true; 3]);
         forgotten.insert(attempt(4), 3);
         assert_eq!(
             [1, 2, 3, 4].map(|number| forgotten.contains(attempt(number))),

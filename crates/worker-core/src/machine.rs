@@ -168,10 +168,7 @@ struct Order {
 
 impl Order {
     const fn kill(reason: StopReason) -> Self {
-        Self {
-            grace: Span::ZERO,
-            reason,
-        }
+        Self { grace: Span::ZERO, reason }
     }
 }
 
@@ -196,14 +193,7 @@ impl Machine {
             Input::Drain => self.draining = true,
             Input::Stop { grace } => {
                 self.draining = true;
-                self.stop_running(
-                    Order {
-                        grace,
-                        reason: StopReason::Shutdown,
-                    },
-                    now,
-                    &mut out,
-                );
+                self.stop_running(Order { grace, reason: StopReason::Shutdown }, now, &mut out);
             }
         }
         self.keep_time(now, &mut out);
@@ -235,6 +225,8 @@ impl Machine {
     }
 
     fn open(&mut self, session: Session, now: Monotonic, out: &mut Vec<Output>) {
+        // What an earlier session wanted may be live elsewhere by now: the full set that begins this one names it again if not.
+        self.wanted.clear();
         self.granted = Some(session);
         self.heartbeat_at = Some(now.plus(session.heartbeat));
         self.renew(session.sent);
@@ -261,12 +253,7 @@ impl Machine {
     }
 
     fn desire(&mut self, desired: Desired, now: Monotonic, out: &mut Vec<Output>) {
-        let Desired {
-            full,
-            start,
-            stop,
-            settled,
-        } = desired;
+        let Desired { full, start, stop, settled } = desired;
         let mut forget = Vec::new();
         let mut repeat = Vec::new();
         if full {
@@ -357,7 +344,7 @@ impl Machine {
                 self.attempts.insert(attempt, Local::Wanted);
                 self.wanted.push(attempt);
             }
-            Some(Local::Wanted) => {}
+            Some(Local::Wanted) => self.wanted.push(attempt),
             Some(Local::Running { desired, .. }) => *desired = true,
             Some(Local::Ended) => repeat.push(attempt),
         }
@@ -372,15 +359,7 @@ impl Machine {
     ) {
         match self.attempts.get(&attempt) {
             Some(Local::Running { .. }) => {
-                self.stop(
-                    attempt,
-                    Order {
-                        grace,
-                        reason: StopReason::Requested,
-                    },
-                    now,
-                    out,
-                );
+                self.stop(attempt, Order { grace, reason: StopReason::Requested }, now, out);
             }
             None if self.forgotten.contains(attempt) => {}
             Some(Local::Wanted) | None => {
@@ -401,11 +380,7 @@ impl Machine {
             let sooner = now.plus(grace);
             if kill_at.is_none_or(|kill_at| sooner < kill_at) {
                 *kill_at = Some(sooner);
-                out.push(Output::Stop {
-                    attempt,
-                    grace,
-                    reason,
-                });
+                out.push(Output::Stop { attempt, grace, reason });
             }
         }
     }
@@ -461,10 +436,7 @@ impl Machine {
             if let Some(local) = self.attempts.get_mut(&attempt)
                 && *local == Local::Wanted
             {
-                *local = Local::Running {
-                    kill_at: None,
-                    desired: true,
-                };
+                *local = Local::Running { kill_at: None, desired: true };
                 self.running = self.running.saturating_add(1);
                 out.push(Output::Launch(attempt));
             }

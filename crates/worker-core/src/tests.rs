@@ -14,13 +14,7 @@ const HEARTBEAT: Span = Span(300);
 const SAFE: u64 = LEASE.0 - LEASE.0 / FENCE_MARGIN_DIVISOR;
 
 fn attempt(index: u32) -> AttemptId {
-    AttemptId {
-        task: TaskId {
-            job: JobId(1),
-            index,
-        },
-        number: 1,
-    }
+    AttemptId { task: TaskId { job: JobId(1), index }, number: 1 }
 }
 
 fn at(micros: u64) -> Monotonic {
@@ -37,56 +31,30 @@ fn session(sent: u64, sole_server: bool) -> Input {
 }
 
 fn start(indexes: &[u32]) -> Vec<Start> {
-    indexes
-        .iter()
-        .map(|index| Start {
-            attempt: attempt(*index),
-            stop: None,
-        })
-        .collect()
+    indexes.iter().map(|index| Start { attempt: attempt(*index), stop: None }).collect()
 }
 
 fn full(indexes: &[u32]) -> Input {
-    Input::Desired(Desired {
-        full: true,
-        start: start(indexes),
-        ..Desired::default()
-    })
+    Input::Desired(Desired { full: true, start: start(indexes), ..Desired::default() })
 }
 
 fn settled(index: u32) -> Input {
-    Input::Desired(Desired {
-        settled: vec![attempt(index)],
-        ..Desired::default()
-    })
+    Input::Desired(Desired { settled: vec![attempt(index)], ..Desired::default() })
 }
 
 fn stop(index: u32, grace: u64) -> Input {
-    Input::Desired(Desired {
-        stop: vec![(attempt(index), Span(grace))],
-        ..Desired::default()
-    })
+    Input::Desired(Desired { stop: vec![(attempt(index), Span(grace))], ..Desired::default() })
 }
 
 fn stops(index: u32, grace: u64, reason: StopReason) -> Output {
-    Output::Stop {
-        attempt: attempt(index),
-        grace: Span(grace),
-        reason,
-    }
+    Output::Stop { attempt: attempt(index), grace: Span(grace), reason }
 }
 
 /// A machine whose session opened at 0 and that runs `indexes`.
 fn running(indexes: &[u32], sole_server: bool) -> Machine {
     let mut machine = Machine::new();
-    assert_eq!(
-        machine.step(session(0, sole_server), at(0)),
-        vec![Output::WakeAt(at(300))]
-    );
-    let launches: Vec<_> = indexes
-        .iter()
-        .map(|index| Output::Launch(attempt(*index)))
-        .collect();
+    assert_eq!(machine.step(session(0, sole_server), at(0)), vec![Output::WakeAt(at(300))]);
+    let launches: Vec<_> = indexes.iter().map(|index| Output::Launch(attempt(*index))).collect();
     assert_eq!(machine.step(full(indexes), at(1)), launches);
     machine
 }
@@ -97,26 +65,14 @@ fn what_is_desired_is_launched_once_and_reported_until_settled() {
     assert_eq!(machine.step(full(&[1, 2]), at(2)), vec![]);
     let ended = machine.step(Input::Ended(vec![attempt(1)]), at(3));
     assert_eq!(ended, vec![Output::Report(vec![attempt(1)])]);
-    assert_eq!(
-        machine.step(full(&[1, 2]), at(4)),
-        vec![Output::Report(vec![attempt(1)])]
-    );
-    assert_eq!(
-        machine.step(Input::SessionClosed, at(5)),
-        vec![Output::WakeAt(at(SAFE))]
-    );
+    assert_eq!(machine.step(full(&[1, 2]), at(4)), vec![Output::Report(vec![attempt(1)])]);
+    assert_eq!(machine.step(Input::SessionClosed, at(5)), vec![Output::WakeAt(at(SAFE))]);
     assert_eq!(machine.step(Input::Ended(vec![attempt(2)]), at(6)), vec![]);
     assert_eq!(
         machine.step(session(7, false), at(8)),
-        vec![
-            Output::Report(vec![attempt(1), attempt(2)]),
-            Output::WakeAt(at(308))
-        ]
+        vec![Output::Report(vec![attempt(1), attempt(2)]), Output::WakeAt(at(308))]
     );
-    assert_eq!(
-        machine.step(settled(1), at(9)),
-        vec![Output::Forget(vec![attempt(1)])]
-    );
+    assert_eq!(machine.step(settled(1), at(9)), vec![Output::Forget(vec![attempt(1)])]);
     assert_eq!(machine.unsettled().collect::<Vec<_>>(), vec![attempt(2)]);
 }
 
@@ -124,10 +80,7 @@ fn what_is_desired_is_launched_once_and_reported_until_settled() {
 fn a_settled_attempt_is_not_launched_again_by_a_late_full_set() {
     let mut machine = running(&[1], false);
     machine.step(Input::Ended(vec![attempt(1)]), at(2));
-    assert_eq!(
-        machine.step(settled(1), at(3)),
-        vec![Output::Forget(vec![attempt(1)])]
-    );
+    assert_eq!(machine.step(settled(1), at(3)), vec![Output::Forget(vec![attempt(1)])]);
     assert_eq!(machine.step(full(&[1]), at(4)), vec![]);
 }
 
@@ -136,19 +89,13 @@ fn a_restarted_server_re_adopts_what_runs() {
     let mut machine = running(&[1], false);
     machine.step(Input::SessionClosed, at(10));
     machine.step(session(20, false), at(21));
-    assert_eq!(
-        machine.step(full(&[1, 2]), at(22)),
-        vec![Output::Launch(attempt(2))]
-    );
+    assert_eq!(machine.step(full(&[1, 2]), at(22)), vec![Output::Launch(attempt(2))]);
 }
 
 #[test]
 fn what_a_full_set_does_not_name_is_killed_and_forgotten_without_a_report() {
     let mut machine = running(&[1, 2], false);
-    assert_eq!(
-        machine.step(full(&[2]), at(5)),
-        vec![stops(1, 0, StopReason::NotDesired)]
-    );
+    assert_eq!(machine.step(full(&[2]), at(5)), vec![stops(1, 0, StopReason::NotDesired)]);
     let ended = machine.step(Input::Ended(vec![attempt(1)]), at(6));
     assert_eq!(ended, vec![Output::Forget(vec![attempt(1)])]);
 }
@@ -156,45 +103,26 @@ fn what_a_full_set_does_not_name_is_killed_and_forgotten_without_a_report() {
 #[test]
 fn a_running_attempt_that_is_settled_is_killed() {
     let mut machine = running(&[1], false);
-    assert_eq!(
-        machine.step(settled(1), at(5)),
-        vec![stops(1, 0, StopReason::NotDesired)]
-    );
+    assert_eq!(machine.step(settled(1), at(5)), vec![stops(1, 0, StopReason::NotDesired)]);
 }
 
 #[test]
 fn only_a_stop_that_kills_sooner_replaces_an_earlier_one() {
     let mut machine = running(&[1], false);
-    assert_eq!(
-        machine.step(stop(1, 100), at(10)),
-        vec![stops(1, 100, StopReason::Requested)]
-    );
+    assert_eq!(machine.step(stop(1, 100), at(10)), vec![stops(1, 100, StopReason::Requested)]);
     assert_eq!(machine.step(stop(1, 100), at(10)), vec![]);
     assert_eq!(machine.step(stop(1, 99), at(11)), vec![]);
-    assert_eq!(
-        machine.step(stop(1, 98), at(11)),
-        vec![stops(1, 98, StopReason::Requested)]
-    );
+    assert_eq!(machine.step(stop(1, 98), at(11)), vec![stops(1, 98, StopReason::Requested)]);
 }
 
 #[test]
 fn an_attempt_that_is_to_stop_before_it_was_launched_is_skipped_and_reported() {
     let mut machine = running(&[], false);
-    let start = vec![Start {
-        attempt: attempt(1),
-        stop: Some(Span(5)),
-    }];
-    let both = Input::Desired(Desired {
-        full: true,
-        start,
-        ..Desired::default()
-    });
+    let start = vec![Start { attempt: attempt(1), stop: Some(Span(5)) }];
+    let both = Input::Desired(Desired { full: true, start, ..Desired::default() });
     let skipped = vec![Output::Skip(attempt(1)), Output::Report(vec![attempt(1)])];
     assert_eq!(machine.step(both, at(2)), skipped);
-    assert_eq!(
-        machine.step(settled(1), at(3)),
-        vec![Output::Forget(vec![attempt(1)])]
-    );
+    assert_eq!(machine.step(settled(1), at(3)), vec![Output::Forget(vec![attempt(1)])]);
     assert_eq!(machine.step(stop(1, 5), at(4)), vec![]);
 }
 
@@ -202,26 +130,14 @@ fn an_attempt_that_is_to_stop_before_it_was_launched_is_skipped_and_reported() {
 fn everything_is_killed_at_the_fence_and_not_one_microsecond_before() {
     let mut machine = running(&[1], false);
     machine.step(Input::SessionClosed, at(2));
-    assert_eq!(
-        machine.step(Input::Woke, at(SAFE - 1)),
-        vec![Output::WakeAt(at(SAFE))]
-    );
-    assert_eq!(
-        machine.step(Input::Woke, at(SAFE)),
-        vec![stops(1, 0, StopReason::Fenced)]
-    );
+    assert_eq!(machine.step(Input::Woke, at(SAFE - 1)), vec![Output::WakeAt(at(SAFE))]);
+    assert_eq!(machine.step(Input::Woke, at(SAFE)), vec![stops(1, 0, StopReason::Fenced)]);
     assert_eq!(machine.step(Input::Woke, at(SAFE + 1)), vec![]);
-    assert_eq!(
-        machine.step(Input::Ended(vec![attempt(1)]), at(SAFE + 2)),
-        vec![]
-    );
+    assert_eq!(machine.step(Input::Ended(vec![attempt(1)]), at(SAFE + 2)), vec![]);
     let sent = SAFE + 3;
     assert_eq!(
         machine.step(session(sent, false), at(sent)),
-        vec![
-            Output::Report(vec![attempt(1)]),
-            Output::WakeAt(at(sent + HEARTBEAT.0))
-        ]
+        vec![Output::Report(vec![attempt(1)]), Output::WakeAt(at(sent + HEARTBEAT.0))]
     );
 }
 
@@ -229,18 +145,11 @@ fn everything_is_killed_at_the_fence_and_not_one_microsecond_before() {
 fn an_acknowledged_heartbeat_moves_the_fence_from_when_it_was_sent() {
     let mut machine = running(&[1], false);
     let beat = machine.step(Input::Woke, at(300));
-    assert_eq!(
-        beat,
-        vec![Output::Heartbeat { sent: at(300) }, Output::WakeAt(at(600))]
-    );
+    assert_eq!(beat, vec![Output::Heartbeat { sent: at(300) }, Output::WakeAt(at(600))]);
     machine.step(Input::HeartbeatAck { sent: at(300) }, at(500));
     assert_eq!(machine.fence(), at(300 + SAFE));
     machine.step(Input::HeartbeatAck { sent: at(200) }, at(501));
-    assert_eq!(
-        machine.fence(),
-        at(300 + SAFE),
-        "a late acknowledgement takes nothing away"
-    );
+    assert_eq!(machine.fence(), at(300 + SAFE), "a late acknowledgement takes nothing away");
 }
 
 #[test]
@@ -248,10 +157,7 @@ fn nothing_is_launched_behind_the_fence_until_the_lease_is_renewed() {
     let mut machine = running(&[], false);
     assert_eq!(
         machine.step(full(&[1]), at(SAFE)),
-        vec![
-            Output::Heartbeat { sent: at(SAFE) },
-            Output::WakeAt(at(SAFE + HEARTBEAT.0))
-        ]
+        vec![Output::Heartbeat { sent: at(SAFE) }, Output::WakeAt(at(SAFE + HEARTBEAT.0))]
     );
     assert_eq!(
         machine.step(Input::HeartbeatAck { sent: at(SAFE) }, at(SAFE + 1)),
@@ -261,12 +167,9 @@ fn nothing_is_launched_behind_the_fence_until_the_lease_is_renewed() {
 
 #[test]
 fn a_refused_connection_renews_the_lease_only_of_a_sole_server_and_only_without_a_session() {
-    for (sole, closed, fence) in [
-        (true, true, 500 + SAFE),
-        (true, false, SAFE),
-        (false, true, SAFE),
-        (false, false, SAFE),
-    ] {
+    for (sole, closed, fence) in
+        [(true, true, 500 + SAFE), (true, false, SAFE), (false, true, SAFE), (false, false, SAFE)]
+    {
         let mut machine = running(&[1], sole);
         if closed {
             machine.step(Input::SessionClosed, at(400));
@@ -276,11 +179,7 @@ fn a_refused_connection_renews_the_lease_only_of_a_sole_server_and_only_without_
     }
     let mut unknown = Machine::new();
     unknown.step(Input::ConnectionRefused { at: at(500) }, at(510));
-    assert_eq!(
-        unknown.fence(),
-        at(0),
-        "without a welcome there is no lease to renew"
-    );
+    assert_eq!(unknown.fence(), at(0), "without a welcome there is no lease to renew");
 }
 
 #[test]
@@ -312,10 +211,8 @@ struct Chance(u64);
 
 impl Chance {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % limit
     }
 }
@@ -369,24 +266,13 @@ impl World {
             match output {
                 Output::Launch(id) => {
                     assert!(self.launched.insert(id), "{id} was launched twice");
-                    assert!(
-                        self.now < self.renewed + SAFE,
-                        "{id} was launched behind the fence"
-                    );
+                    assert!(self.now < self.renewed + SAFE, "{id} was launched behind the fence");
                     assert!(self.connected, "{id} was launched without a session");
                     self.processes.insert(id, u64::MAX);
                 }
-                Output::Stop {
-                    attempt: id, grace, ..
-                } => {
-                    let kill_at = self
-                        .processes
-                        .get_mut(&id)
-                        .expect("only what runs is stopped");
-                    assert!(
-                        self.now + grace.0 < *kill_at,
-                        "{id} was asked once more for nothing"
-                    );
+                Output::Stop { attempt: id, grace, .. } => {
+                    let kill_at = self.processes.get_mut(&id).expect("only what runs is stopped");
+                    assert!(self.now + grace.0 < *kill_at, "{id} was asked once more for nothing");
                     *kill_at = self.now + grace.0;
                 }
                 Output::Skip(id) => {
@@ -421,10 +307,7 @@ impl World {
             self.machine.running().collect::<Vec<_>>(),
             self.processes.keys().copied().collect::<Vec<_>>()
         );
-        assert_eq!(
-            self.machine.unsettled().collect::<BTreeSet<_>>(),
-            self.unsettled
-        );
+        assert_eq!(self.machine.unsettled().collect::<BTreeSet<_>>(), self.unsettled);
     }
 
     /// Lets time pass; the machine is woken when it asked to be.
@@ -444,20 +327,10 @@ impl World {
         self.reported.clear();
         let unsettled = self.unsettled.clone();
         self.step(session(self.now, self.sole_server));
-        assert_eq!(
-            self.reported, unsettled,
-            "a new session repeats every report"
-        );
+        assert_eq!(self.reported, unsettled, "a new session repeats every report");
         self.say(true, self.live.keys().copied().collect(), vec![], vec![]);
-        for id in self
-            .processes
-            .keys()
-            .filter(|id| !self.live.contains_key(id))
-        {
-            assert!(
-                self.processes[id] <= self.now,
-                "{id} is not desired and was not stopped"
-            );
+        for id in self.processes.keys().filter(|id| !self.live.contains_key(id)) {
+            assert!(self.processes[id] <= self.now, "{id} is not desired and was not stopped");
         }
     }
 
@@ -470,17 +343,9 @@ impl World {
     ) {
         let start = start
             .into_iter()
-            .map(|attempt| Start {
-                attempt,
-                stop: self.live.get(&attempt).copied().flatten(),
-            })
+            .map(|attempt| Start { attempt, stop: self.live.get(&attempt).copied().flatten() })
             .collect();
-        self.step(Input::Desired(Desired {
-            full,
-            start,
-            stop,
-            settled,
-        }));
+        self.step(Input::Desired(Desired { full, start, stop, settled }));
     }
 
     fn pick(&mut self, from: &[AttemptId]) -> Option<AttemptId> {
@@ -571,10 +436,7 @@ fn in_any_history_attempts_run_once_never_past_the_fence_and_are_reported_until_
             world.pass();
             world.act();
         }
-        assert!(
-            world.launched.len() > 1,
-            "seed {seed} launched next to nothing"
-        );
+        assert!(world.launched.len() > 1, "seed {seed} launched next to nothing");
     }
 }
 
@@ -582,16 +444,11 @@ fn in_any_history_attempts_run_once_never_past_the_fence_and_are_reported_until_
 fn equal_inputs_give_equal_outputs() {
     let story = || {
         let mut machine = running(&[3, 1, 2], false);
-        [
-            full(&[2]),
-            Input::Woke,
-            stop(2, 5),
-            Input::Ended(vec![attempt(2)]),
-        ]
-        .into_iter()
-        .zip([350, 700, 701, 702])
-        .map(|(input, now)| machine.step(input, at(now)))
-        .collect::<Vec<_>>()
+        [full(&[2]), Input::Woke, stop(2, 5), Input::Ended(vec![attempt(2)])]
+            .into_iter()
+            .zip([350, 700, 701, 702])
+            .map(|(input, now)| machine.step(input, at(now)))
+            .collect::<Vec<_>>()
     };
     assert_eq!(story(), story());
 }
