@@ -45,8 +45,7 @@ impl Decoder {
     fn within<T>(&mut self, segment: &str, read: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.pointer.len();
         self.pointer.push('/');
-        self.pointer
-            .push_str(&segment.replace('~', "~0").replace('/', "~1"));
+        self.pointer.push_str(&segment.replace('~', "~0").replace('/', "~1"));
         let value = read(self);
         self.pointer.truncate(length);
         value
@@ -63,18 +62,13 @@ impl Decoder {
         let Value::Table(entries) = &node.value else {
             return self.wrong_kind(node, "a table");
         };
-        for entry in entries
-            .iter()
-            .filter(|entry| !known.contains(&entry.key.as_str()))
-        {
+        for entry in entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let hint = match nearest(&entry.key, known.iter().copied()) {
                 Some(near) => format!("did you mean \"{near}\"?"),
                 None => format!("known keys: {}", known.join(", ")),
             };
             let message = format!("unknown key \"{}\"", entry.key);
-            self.within(&entry.key, |decoder| {
-                decoder.note(entry.key_place, message, hint)
-            });
+            self.within(&entry.key, |decoder| decoder.note(entry.key_place, message, hint));
         }
         Some(entries)
     }
@@ -109,9 +103,7 @@ impl Decode for JobHeader {
         let entries = decoder.table(node, &["name", "queue", "priority", "labels"])?;
         Some(Self {
             name: decoder.field(entries, "name"),
-            queue: decoder
-                .field(entries, "queue")
-                .unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
+            queue: decoder.field(entries, "queue").unwrap_or_else(|| DEFAULT_QUEUE.to_owned()),
             priority: decoder.field(entries, "priority").unwrap_or_default(),
             labels: decoder.field(entries, "labels").unwrap_or_default(),
         })
@@ -172,11 +164,7 @@ impl Decode for HttpRequest {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         let entries = decoder.table(node, &["method", "url", "headers", "body", "expect"])?;
         if !entries.iter().any(|entry| entry.key == "url") {
-            decoder.note(
-                node.place,
-                "the request has no url",
-                "add url = \"http://…\"",
-            );
+            decoder.note(node.place, "the request has no url", "add url = \"http://…\"");
         }
         Some(Self {
             method: decoder.field(entries, "method"),
@@ -274,9 +262,7 @@ fn parsed<T>(text: &str, place: Place, decoder: &mut Decoder) -> Option<T>
 where
     T: FromStr<Err = ScalarError>,
 {
-    text.parse()
-        .map_err(|error: ScalarError| decoder.note(place, error.message, error.hint))
-        .ok()
+    text.parse().map_err(|error: ScalarError| decoder.note(place, error.message, error.hint)).ok()
 }
 
 impl Decode for Duration {
@@ -311,10 +297,9 @@ impl Decode for Amount {
     fn decode(node: &Node, decoder: &mut Decoder) -> Option<Self> {
         let amount = match &node.value {
             Value::Text(text) => return parsed(text, node.place, decoder),
-            Value::Int(number) => u64::try_from(*number)
-                .ok()
-                .and_then(|n| n.checked_mul(1_000))
-                .map(Self),
+            Value::Int(number) => {
+                u64::try_from(*number).ok().and_then(|n| n.checked_mul(1_000)).map(Self)
+            }
             Value::Float(number) => Self::from_f64(*number),
             _ => return decoder.wrong_kind(node, "a number"),
         };

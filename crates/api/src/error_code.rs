@@ -339,8 +339,8 @@ error_codes! {
     RequestTimeout {
         code: "request-timeout", status: None, exit: exit::WAITED_TOO_LONG,
         title: "The server did not answer in time.",
-        hint: "try again, or allow more time with --timeout 2m",
-        why: "The connection stands, but no answer came within `--timeout`. The request may have been done; submits are repeated under their \
+        hint: "try again, or allow more time with --request-timeout 2m",
+        why: "The connection stands, but no answer came within `--request-timeout`. The request may have been done; submits are repeated under their \
               idempotency key, so trying again is safe."
     }
     WaitTimeout {

@@ -45,12 +45,7 @@ pub struct JobHeader {
 impl Default for JobHeader {
     fn default() -> Self {
         let queue = DEFAULT_QUEUE.to_owned();
-        Self {
-            name: None,
-            queue,
-            priority: 0,
-            labels: BTreeMap::new(),
-        }
+        Self { name: None, queue, priority: 0, labels: BTreeMap::new() }
     }
 }
 
@@ -74,7 +69,7 @@ pub struct TaskGroup {
     /// One task per index: `1-1000`, `1-9,20`, `1-100%8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<ArrayRange>,
-    /// One task per entry; a task sees its own as `{entry}` and `ROTA_TASK_ENTRY`.
+    /// One task per entry; a task finds its own as `{entry}` or `{}` in its command.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<String>,
     /// A file with one entry per line. Only in files: `rota` reads it when it submits.
@@ -224,12 +219,7 @@ impl Mistake {
         hint: impl Into<String>,
     ) -> Self {
         let (pointer, message, hint) = (pointer.into(), message.into(), hint.into());
-        Self {
-            pointer,
-            message,
-            hint,
-            ..Self::default()
-        }
+        Self { pointer, message, hint, ..Self::default() }
     }
 }
 

@@ -60,7 +60,7 @@ pub use output::{
     FailureKind, Group, Job, JobState, Page, RetryRequest, SubmitReply, Submitted, Task, TaskState,
     Validated,
 };
-pub use parse::{parse_job_file, parse_ndjson, parse_submit};
+pub use parse::{parse_job_file, parse_job_files, parse_ndjson, parse_submit};
 pub use problem::{PROBLEM_JSON, Problem};
 pub use query::{
     EventQuery, JobQuery, JobShowQuery, LogQuery, PAGE_DEFAULT, PAGE_MAX, PageQuery, Stream,

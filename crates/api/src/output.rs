@@ -181,22 +181,9 @@ impl Counts {
 
 impl From<rota_core::job::Counts> for Counts {
     fn from(counts: rota_core::job::Counts) -> Self {
-        let rota_core::job::Counts {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        } = counts;
-        Self {
-            queued,
-            waiting,
-            running,
-            succeeded,
-            failed,
-            cancelled,
-        }
+        let rota_core::job::Counts { queued, waiting, running, succeeded, failed, cancelled } =
+            counts;
+        Self { queued, waiting, running, succeeded, failed, cancelled }
     }
 }
 
@@ -279,10 +266,8 @@ pub struct Amounts {
 
 impl From<&rota_types::Resources> for Amounts {
     fn from(resources: &rota_types::Resources) -> Self {
-        let named = resources
-            .named
-            .iter()
-            .map(|(name, amount)| (name.to_string(), Amount(*amount)));
+        let named =
+            resources.named.iter().map(|(name, amount)| (name.to_string(), Amount(*amount)));
         Self {
             cpus: Amount(resources.cpu_millis),
             memory_bytes: resources.memory_bytes,
@@ -430,11 +415,7 @@ impl From<&rota_core::command::Failure> for Failure {
             Core::Http(status) => (FailureKind::Http, status.map(i32::from)),
             Core::Lost => (FailureKind::Lost, None),
         };
-        Self {
-            kind,
-            code,
-            message: failure.message.to_string(),
-        }
+        Self { kind, code, message: failure.message.to_string() }
     }
 }
 
@@ -451,11 +432,7 @@ impl std::fmt::Display for Failure {
             (FailureKind::Http, None) => f.write_str("HTTP failed"),
             (FailureKind::Lost, _) => f.write_str("node lost"),
         }?;
-        if self.message.is_empty() {
-            Ok(())
-        } else {
-            write!(f, ": {}", self.message)
-        }
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
 }
 

@@ -2,10 +2,10 @@
 
 use crate::decode::{self, Decoder};
 use crate::job_file::{JobFile, Mistake};
-use crate::tree::{self, Format, Node, Value};
+use crate::tree::{self, Format, Node, Place, Value};
 use crate::validate::{self, Origin};
 
-/// Reads and validates a job file.
+/// Reads and validates a job file that holds one job.
 ///
 /// # Errors
 /// Everything that is wrong with it, in the order of the text. `each_line` is allowed: the caller reads that file before submitting.
@@ -14,6 +14,25 @@ pub fn parse_job_file(
     format: Format,
     file_name: Option<&str>,
 ) -> Result<JobFile, Vec<Mistake>> {
+    let mut jobs = parse_job_files(text, format, file_name)?;
+    match (jobs.pop(), jobs.is_empty()) {
+        (Some(job), true) => Ok(job),
+        (_, _) => Err(vec![Mistake {
+            file: file_name.map(str::to_owned),
+            ..Mistake::new("/jobs", "one job is expected here, not several", "")
+        }]),
+    }
+}
+
+/// Reads and validates a job file: one job, or several below `[[jobs]]`.
+///
+/// # Errors
+/// As [`parse_job_file`].
+pub fn parse_job_files(
+    text: &str,
+    format: Format,
+    file_name: Option<&str>,
+) -> Result<Vec<JobFile>, Vec<Mistake>> {
     let named = |mut mistakes: Vec<Mistake>| {
         mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
         for mistake in &mut mistakes {
@@ -22,7 +41,7 @@ pub fn parse_job_file(
         mistakes
     };
     let root = tree::parse(text, format).map_err(named)?;
-    read(&root, Origin::File).map_err(named)
+    one_or_several(&root, Origin::File).map_err(named)
 }
 
 /// Reads and validates the body of `POST /v1/jobs`: one job, or `{"jobs": […]}`.
@@ -30,28 +49,30 @@ pub fn parse_job_file(
 /// # Errors
 /// Everything that is wrong. The pointer is empty, and line and column are set, if it isn't JSON at all.
 pub fn parse_submit(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
-    let root = tree::from_json_slice(body)?;
+    one_or_several(&tree::from_json_slice(body)?, Origin::Request)
+}
+
+/// One job, or several below the key `jobs`.
+fn one_or_several(root: &Node, origin: Origin) -> Result<Vec<JobFile>, Vec<Mistake>> {
     let Value::Table(entries) = &root.value else {
-        return read(&root, Origin::Request).map(|job| vec![job]);
+        return read(root, origin).map(|job| vec![job]);
     };
     let Some(jobs) = entries.iter().find(|entry| entry.key == "jobs") else {
-        return read(&root, Origin::Request).map(|job| vec![job]);
+        return read(root, origin).map(|job| vec![job]);
+    };
+    let at = |place: Place, mistake: Mistake| {
+        let some = |number: u32| (number > 0).then_some(number);
+        vec![Mistake { line: some(place.line), column: some(place.column), ..mistake }]
     };
     if let Some(other) = entries.iter().find(|entry| entry.key != "jobs") {
         let message = format!("unknown key \"{}\" beside \"jobs\"", other.key);
-        return Err(vec![Mistake::new(
-            format!("/{}", other.key),
-            message,
-            "send one job, or only \"jobs\"",
-        )]);
+        let hint = "give one job, or only \"jobs\"";
+        return Err(at(other.key_place, Mistake::new(format!("/{}", other.key), message, hint)));
     }
     let Value::List(items) = &jobs.node.value else {
-        return Err(vec![Mistake::new("/jobs", "expected a list of jobs", "")]);
+        return Err(at(jobs.node.place, Mistake::new("/jobs", "expected a list of jobs", "")));
     };
-    gather(
-        items.iter().map(|item| read(item, Origin::Request)),
-        "/jobs",
-    )
+    gather(items.iter().map(|item| read(item, origin)), "/jobs")
 }
 
 /// Reads and validates newline-delimited JSON: one job per line, empty lines are skipped.
@@ -61,10 +82,7 @@ pub fn parse_submit(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
 pub fn parse_ndjson(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
     let full = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
     let lines = body.split(|byte| *byte == b'\n').filter(full);
-    gather(
-        lines.map(|line| read(&tree::from_json_slice(line)?, Origin::Request)),
-        "",
-    )
+    gather(lines.map(|line| read(&tree::from_json_slice(line)?, Origin::Request)), "")
 }
 
 /// Collects jobs, or the mistakes of all of them below `prefix`.
@@ -86,11 +104,7 @@ fn gather(
         good.len() + usize::from(good.is_empty() && !wrong.is_empty()),
         prefix,
     ));
-    if wrong.is_empty() {
-        Ok(good)
-    } else {
-        Err(wrong)
-    }
+    if wrong.is_empty() { Ok(good) } else { Err(wrong) }
 }
 
 fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
@@ -99,9 +113,7 @@ fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
     let mut mistakes = decoder.mistakes;
     // Fields that could not be read are reported as such, not as missing as well.
     let fresh = |mistake: &Mistake, mistakes: &[Mistake]| {
-        !mistakes
-            .iter()
-            .any(|known| known.pointer.starts_with(&mistake.pointer))
+        !mistakes.iter().any(|known| known.pointer.starts_with(&mistake.pointer))
     };
     for mut mistake in validate::job(&job, origin) {
         if !fresh(&mistake, &mistakes) {
@@ -112,9 +124,5 @@ fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
         mistake.column = (place.column > 0).then_some(place.column);
         mistakes.push(mistake);
     }
-    if mistakes.is_empty() {
-        Ok(job)
-    } else {
-        Err(mistakes)
-    }
+    if mistakes.is_empty() { Ok(job) } else { Err(mistakes) }
 }

@@ -57,10 +57,7 @@ impl Problem {
     /// The problem with another hint.
     #[must_use]
     pub fn with_hint(self, hint: impl Into<String>) -> Self {
-        Self {
-            hint: hint.into(),
-            ..self
-        }
+        Self { hint: hint.into(), ..self }
     }
 
     /// A job that is not valid.
@@ -71,10 +68,7 @@ impl Problem {
             [only] => format!("{}: {}", only.pointer, only.message),
             several => format!("{} problems", several.len()),
         };
-        Self {
-            errors,
-            ..Self::new(ErrorCode::InvalidJob, detail)
-        }
+        Self { errors, ..Self::new(ErrorCode::InvalidJob, detail) }
     }
 
     /// The code, if this version knows it.
@@ -86,11 +80,7 @@ impl Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.detail.is_empty() {
-            &self.title
-        } else {
-            &self.detail
-        })
+        f.write_str(if self.detail.is_empty() { &self.title } else { &self.detail })
     }
 }
 

@@ -20,10 +20,7 @@ pub struct ScalarError {
 
 impl ScalarError {
     fn new(text: &str, what: &str, hint: &str) -> Self {
-        Self {
-            message: format!("\"{text}\" is not {what}"),
-            hint: hint.to_owned(),
-        }
+        Self { message: format!("\"{text}\" is not {what}"), hint: hint.to_owned() }
     }
 }
 
@@ -105,10 +102,7 @@ impl FromStr for Duration {
             _ => return Err(wrong()),
         };
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        number
-            .checked_mul(micros)
-            .map(|micros| Self(Span(micros)))
-            .ok_or_else(wrong)
+        number.checked_mul(micros).map(|micros| Self(Span(micros))).ok_or_else(wrong)
     }
 }
 
@@ -129,10 +123,7 @@ impl FromStr for BackoffRange {
         let max = max.parse::<Duration>().map_err(wrong)?.0;
         if max < base {
             let message = format!("\"{text}\" ends before it begins");
-            return Err(ScalarError {
-                message,
-                hint: hint.to_owned(),
-            });
+            return Err(ScalarError { message, hint: hint.to_owned() });
         }
         Ok(Self { base, max })
     }
@@ -302,8 +293,7 @@ pub fn parse_ranges(text: &str) -> Option<RangeSet> {
 impl fmt::Display for ArrayRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.indexes.fmt(f)?;
-        self.parallel
-            .map_or(Ok(()), |parallel| write!(f, "%{parallel}"))
+        self.parallel.map_or(Ok(()), |parallel| write!(f, "%{parallel}"))
     }
 }
 
@@ -326,10 +316,7 @@ impl FromStr for Requirement {
         if key.is_empty() || key.contains(|c: char| c.is_whitespace() || "!=|,".contains(c)) {
             return Err(wrong());
         }
-        Ok(Self(Constraint {
-            key: key.into(),
-            predicate,
-        }))
+        Ok(Self(Constraint { key: key.into(), predicate }))
     }
 }
 
@@ -351,9 +338,7 @@ impl FromStr for RetryOn {
             "start" => RetryRule::Start,
             "http" => RetryRule::Http,
             _ => {
-                let codes = text
-                    .strip_prefix("exit:")
-                    .ok_or_else(|| known_kind(text, wrong()))?;
+                let codes = text.strip_prefix("exit:").ok_or_else(|| known_kind(text, wrong()))?;
                 let (from, to) = codes.split_once('-').unwrap_or((codes, codes));
                 let code = |text: &str| text.parse::<u8>().map(i32::from).map_err(|_| wrong());
                 let (from, to) = (code(from)?, code(to)?);
@@ -374,10 +359,7 @@ fn known_kind(text: &str, error: ScalarError) -> ScalarError {
         return ScalarError { hint, ..error };
     }
     match crate::suggest::nearest(text, ["signal", "timeout", "start", "http"]) {
-        Some(kind) => ScalarError {
-            hint: format!("did you mean \"{kind}\"?"),
-            ..error
-        },
+        Some(kind) => ScalarError { hint: format!("did you mean \"{kind}\"?"), ..error },
         None => error,
     }
 }

@@ -38,10 +38,7 @@ impl Visitor<'_> for AmountVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<Amount, E> {
-        number
-            .checked_mul(1_000)
-            .map(Amount)
-            .ok_or_else(|| E::custom("the amount is too large"))
+        number.checked_mul(1_000).map(Amount).ok_or_else(|| E::custom("the amount is too large"))
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Amount, E> {
@@ -79,9 +76,7 @@ impl Visitor<'_> for SizeVisitor {
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<Size, E> {
-        u64::try_from(number)
-            .map(Size)
-            .map_err(|_| E::custom("the size is negative"))
+        u64::try_from(number).map(Size).map_err(|_| E::custom("the size is negative"))
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
@@ -160,10 +155,7 @@ impl ToSchema for Moment {
 
 impl PartialSchema for Amount {
     fn schema() -> RefOr<Schema> {
-        let number = ObjectBuilder::new()
-            .schema_type(Type::Number)
-            .minimum(Some(0))
-            .build();
+        let number = ObjectBuilder::new().schema_type(Type::Number).minimum(Some(0)).build();
         let text = ObjectBuilder::new()
             .schema_type(Type::String)
             .pattern(Some("^[0-9]{1,9}(\\.[0-9]{1,3})?$"))
@@ -196,9 +188,7 @@ impl PartialSchema for Size {
         OneOfBuilder::new()
             .item(number)
             .item(text)
-            .description(Some(
-                "Bytes: a whole number, or a text such as 512MiB or 1GB.",
-            ))
+            .description(Some("Bytes: a whole number, or a text such as 512MiB or 1GB."))
             .into()
     }
 }

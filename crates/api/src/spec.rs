@@ -19,10 +19,8 @@ use crate::{CommandLine, validate::name_mistake};
 /// The time between the request to stop and the kill, unless a job says otherwise.
 pub const GRACE_DEFAULT: Span = Span::from_secs(10);
 /// The pause between attempts, unless a job says otherwise.
-pub const BACKOFF_DEFAULT: BackoffRange = BackoffRange {
-    base: Span::from_secs(1),
-    max: Span::from_secs(60),
-};
+pub const BACKOFF_DEFAULT: BackoffRange =
+    BackoffRange { base: Span::from_secs(1), max: Span::from_secs(60) };
 /// How much of a pause may be added at random, in percent, unless a job says otherwise.
 pub const JITTER_DEFAULT: u8 = 10;
 
@@ -45,11 +43,7 @@ pub fn into_spec(job: JobFile, submitter: &str) -> Result<JobSpec, Vec<Mistake>>
         return Err(mistakes);
     }
     let names = group_names(&job);
-    let name = job
-        .job
-        .name
-        .clone()
-        .unwrap_or_else(|| default_name(&job, &names));
+    let name = job.job.name.clone().unwrap_or_else(|| default_name(&job, &names));
     let mut groups = Vec::with_capacity(job.task.len());
     for (index, (group, name)) in job.task.into_iter().zip(names).enumerate() {
         let spec = group_spec(group, name);
@@ -66,11 +60,7 @@ pub fn into_spec(job: JobFile, submitter: &str) -> Result<JobSpec, Vec<Mistake>>
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    let labels = job
-        .job
-        .labels
-        .into_iter()
-        .map(|(key, value)| (key.into(), value.into()));
+    let labels = job.job.labels.into_iter().map(|(key, value)| (key.into(), value.into()));
     Ok(JobSpec {
         name: name.into(),
         queue: job.job.queue.into(),
@@ -93,10 +83,7 @@ fn default_name(job: &JobFile, names: &[String]) -> String {
         fits.then_some(base)
     };
     let named = first.and_then(|group| group.name.clone());
-    named
-        .or_else(program)
-        .or_else(|| names.first().cloned())
-        .unwrap_or_default()
+    named.or_else(program).or_else(|| names.first().cloned()).unwrap_or_default()
 }
 
 fn group_spec(group: TaskGroup, name: String) -> GroupSpec {
@@ -121,26 +108,13 @@ fn group_spec(group: TaskGroup, name: String) -> GroupSpec {
 }
 
 fn shape(group: &TaskGroup) -> Shape {
-    let cpus = if group.command.is_some() {
-        Amount::whole(1)
-    } else {
-        Amount::default()
-    };
-    let mut need = Resources::new(
-        group.cpus.unwrap_or(cpus).0,
-        group.memory.unwrap_or_default().0,
-    );
+    let cpus = if group.command.is_some() { Amount::whole(1) } else { Amount::default() };
+    let mut need = Resources::new(group.cpus.unwrap_or(cpus).0, group.memory.unwrap_or_default().0);
     let named = group.resources.iter().filter(|(_, amount)| amount.0 > 0);
-    need.named = named
-        .map(|(name, amount)| (name.as_str().into(), amount.0))
-        .collect();
+    need.named = named.map(|(name, amount)| (name.as_str().into(), amount.0)).collect();
     Shape {
         need,
-        constraints: group
-            .require
-            .iter()
-            .map(|requirement| requirement.0.clone())
-            .collect(),
+        constraints: group.require.iter().map(|requirement| requirement.0.clone()).collect(),
     }
 }
 
@@ -161,11 +135,7 @@ fn encode(group: TaskGroup) -> Arc<[u8]> {
     let kind = match (&group.command, group.http) {
         (Some(command), _) => action::Kind::Command(CommandAction {
             argv: command.argv(),
-            env: group
-                .env
-                .into_iter()
-                .map(|(name, value)| EnvVar { name, value })
-                .collect(),
+            env: group.env.into_iter().map(|(name, value)| EnvVar { name, value }).collect(),
             cwd: group.cwd.unwrap_or_default(),
             stdin: group.stdin.unwrap_or_default().into_bytes().into(),
             grace_micros: group.grace.map_or(GRACE_DEFAULT, |grace| grace.0).micros(),
@@ -185,23 +155,12 @@ fn http_action(request: HttpRequest) -> HttpAction {
         (None, Some(_)) => "POST".to_owned(),
         (None, None) => "GET".to_owned(),
     };
-    let expect = request
-        .expect
-        .as_deref()
-        .and_then(parse_statuses)
-        .unwrap_or_default();
-    let range = |(from, to): (u16, u16)| StatusRange {
-        from: from.into(),
-        to: to.into(),
-    };
+    let expect = request.expect.as_deref().and_then(parse_statuses).unwrap_or_default();
+    let range = |(from, to): (u16, u16)| StatusRange { from: from.into(), to: to.into() };
     HttpAction {
         method,
         url: request.url,
-        headers: request
-            .headers
-            .into_iter()
-            .map(|(name, value)| Header { name, value })
-            .collect(),
+        headers: request.headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
         body: request.body.unwrap_or_default().into_bytes().into(),
         expect: expect.into_iter().map(range).collect(),
     }
@@ -218,10 +177,7 @@ impl JobFile {
             priority: spec.priority,
             labels: spec.labels.iter().map(text).collect(),
         };
-        Self {
-            job,
-            task: spec.groups.iter().map(group_of).collect(),
-        }
+        Self { job, task: spec.groups.iter().map(group_of).collect() }
     }
 }
 
@@ -237,13 +193,7 @@ fn group_of(spec: &GroupSpec) -> TaskGroup {
             .iter()
             .map(|(name, amount)| (name.to_string(), Amount(*amount)))
             .collect(),
-        require: spec
-            .shape
-            .constraints
-            .iter()
-            .cloned()
-            .map(Requirement)
-            .collect(),
+        require: spec.shape.constraints.iter().cloned().map(Requirement).collect(),
         estimate: spec.estimate.map(Duration),
         timeout: spec.timeout.map(Duration),
         retry: retry_of(&spec.retry),
@@ -259,10 +209,7 @@ fn group_of(spec: &GroupSpec) -> TaskGroup {
         }
     }
     if spec.is_array && !has_entries {
-        group.array = Some(ArrayRange {
-            indexes: spec.array.clone(),
-            parallel: None,
-        });
+        group.array = Some(ArrayRange { indexes: spec.array.clone(), parallel: None });
     }
     group
 }
@@ -270,10 +217,7 @@ fn group_of(spec: &GroupSpec) -> TaskGroup {
 fn retry_of(policy: &RetryPolicy) -> Option<Retry> {
     (policy.attempts_max > 1).then(|| Retry {
         max: policy.attempts_max.saturating_sub(1),
-        backoff: Some(BackoffRange {
-            base: policy.backoff.base,
-            max: policy.backoff.max,
-        }),
+        backoff: Some(BackoffRange { base: policy.backoff.base, max: policy.backoff.max }),
         jitter: Some(policy.backoff.jitter_percent),
         on: policy.on.iter().copied().map(RetryOn).collect(),
     })
@@ -285,20 +229,13 @@ fn set_action(group: &mut TaskGroup, kind: action::Kind) {
     match kind {
         action::Kind::Command(command) => {
             group.command = Some(CommandLine::Program(command.argv));
-            group.env = command
-                .env
-                .into_iter()
-                .map(|var| (var.name, var.value))
-                .collect();
+            group.env = command.env.into_iter().map(|var| (var.name, var.value)).collect();
             group.cwd = (!command.cwd.is_empty()).then_some(command.cwd);
             group.stdin = text(&command.stdin);
             group.grace = Some(Duration(Span(command.grace_micros)));
         }
         action::Kind::Http(request) => {
-            let headers = request
-                .headers
-                .into_iter()
-                .map(|header| (header.name, header.value));
+            let headers = request.headers.into_iter().map(|header| (header.name, header.value));
             let range = |range: &StatusRange| match (range.from, range.to) {
                 (from, to) if from == to => from.to_string(),
                 (from, to) => format!("{from}-{to}"),

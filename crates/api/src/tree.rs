@@ -22,10 +22,7 @@ impl Format {
     /// The notation that a file's name suggests: TOML unless it ends in `.yaml`, `.yml` or `.json`.
     #[must_use]
     pub fn of_file(name: &str) -> Self {
-        match name
-            .rsplit_once('.')
-            .map(|(_, extension)| extension.to_ascii_lowercase())
-            .as_deref()
+        match name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase()).as_deref()
         {
             Some("yaml" | "yml") => Self::Yaml,
             Some("json") => Self::Json,
@@ -109,11 +106,7 @@ impl Node {
             let Some((at, below)) = next else { break };
             // A scalar's own place is better than its key's; a table's is where its key stands.
             let scalar = !matches!(below.value, Value::Table(_) | Value::List(_));
-            place = if scalar && below.place.line > 0 {
-                below.place
-            } else {
-                at
-            };
+            place = if scalar && below.place.line > 0 { below.place } else { at };
             node = below;
         }
         place
@@ -132,11 +125,7 @@ pub(crate) fn parse(text: &str, format: Format) -> Result<Node, Vec<Mistake>> {
 fn syntax(place: Place, message: impl Into<String>) -> Mistake {
     let some = |number: u32| (number > 0).then_some(number);
     let mistake = Mistake::new("", message, "");
-    Mistake {
-        line: some(place.line),
-        column: some(place.column),
-        ..mistake
-    }
+    Mistake { line: some(place.line), column: some(place.column), ..mistake }
 }
 
 fn parse_toml(text: &str) -> Result<Node, Vec<Mistake>> {
@@ -153,10 +142,7 @@ fn parse_toml(text: &str) -> Result<Node, Vec<Mistake>> {
             .collect());
     }
     let place = Place { line: 1, column: 1 };
-    Ok(Node {
-        place,
-        value: from_toml_table(table.into_inner(), &lines),
-    })
+    Ok(Node { place, value: from_toml_table(table.into_inner(), &lines) })
 }
 
 fn from_toml_table(table: toml::de::DeTable<'_>, lines: &Lines<'_>) -> Value {
@@ -177,18 +163,14 @@ fn from_toml(value: toml::Spanned<toml::de::DeValue<'_>>, lines: &Lines<'_>) -> 
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
             .map_or(Value::Other("a number that is too large"), Value::Int),
-        DeValue::Float(float) => float
-            .as_str()
-            .parse()
-            .map_or(Value::Other("a number"), Value::Float),
+        DeValue::Float(float) => {
+            float.as_str().parse().map_or(Value::Other("a number"), Value::Float)
+        }
         DeValue::Boolean(truth) => Value::Bool(truth),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Array(array) => Value::List(
-            array
-                .into_iter()
-                .map(|item| from_toml(item, lines))
-                .collect(),
-        ),
+        DeValue::Array(array) => {
+            Value::List(array.into_iter().map(|item| from_toml(item, lines)).collect())
+        }
         DeValue::Table(table) => from_toml_table(table, lines),
     };
     Node { place, value }
@@ -196,25 +178,16 @@ fn from_toml(value: toml::Spanned<toml::de::DeValue<'_>>, lines: &Lines<'_>) -> 
 
 fn parse_yaml(text: &str) -> Result<Node, Vec<Mistake>> {
     serde_saphyr::from_str::<Node>(text).map_err(|error| {
-        let place = error
-            .location()
-            .map_or_else(Place::default, |at| place_of(&at));
+        let place = error.location().map_or_else(Place::default, |at| place_of(&at));
         let message = error.without_snippet().to_string();
-        let message = message
-            .split(" at line ")
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
         vec![syntax(place, message)]
     })
 }
 
 fn place_of(location: &serde_saphyr::Location) -> Place {
     let short = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    Place {
-        line: short(location.line()),
-        column: short(location.column()),
-    }
+    Place { line: short(location.line()), column: short(location.column()) }
 }
 
 /// JSON proper decides whether the text is JSON; the YAML reader, whose language includes JSON, then says where things stand.
@@ -225,22 +198,13 @@ fn parse_json(text: &str) -> Result<Node, Vec<Mistake>> {
 
 /// Reads JSON without places, which is what REST needs.
 pub(crate) fn from_json_slice(bytes: &[u8]) -> Result<Node, Vec<Mistake>> {
-    serde_json::from_slice::<Plain>(bytes)
-        .map(|plain| plain.0)
-        .map_err(|error| {
-            let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-            let place = Place {
-                line: short(error.line()),
-                column: short(error.column()),
-            };
-            let message = error.to_string();
-            let message = message
-                .split(" at line ")
-                .next()
-                .unwrap_or_default()
-                .to_owned();
-            vec![syntax(place, message)]
-        })
+    serde_json::from_slice::<Plain>(bytes).map(|plain| plain.0).map_err(|error| {
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let place = Place { line: short(error.line()), column: short(error.column()) };
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+        vec![syntax(place, message)]
+    })
 }
 
 /// A node read by any deserializer, without places.
@@ -248,25 +212,15 @@ struct Plain(Node);
 
 impl<'de> Deserialize<'de> for Plain {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wrap = |value| {
-            Self(Node {
-                place: Place::default(),
-                value,
-            })
-        };
-        deserializer
-            .deserialize_any(TreeVisitor::<Plain>::default())
-            .map(wrap)
+        let wrap = |value| Self(Node { place: Place::default(), value });
+        deserializer.deserialize_any(TreeVisitor::<Plain>::default()).map(wrap)
     }
 }
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = serde_saphyr::Spanned::<Bare>::deserialize(deserializer)?;
-        Ok(Self {
-            place: place_of(&spanned.referenced),
-            value: spanned.value.0,
-        })
+        Ok(Self { place: place_of(&spanned.referenced), value: spanned.value.0 })
     }
 }
 
@@ -275,9 +229,7 @@ struct Bare(Value);
 
 impl<'de> Deserialize<'de> for Bare {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_any(TreeVisitor::<Node>::default())
-            .map(Self)
+        deserializer.deserialize_any(TreeVisitor::<Node>::default()).map(Self)
     }
 }
 
@@ -352,16 +304,10 @@ impl<'de, N: Deserialize<'de> + Into<Node>> Visitor<'de> for TreeVisitor<N> {
         let mut seen = std::collections::BTreeSet::new();
         while let Some(key) = entries.next_key::<String>()? {
             if !seen.insert(key.clone()) {
-                return Err(de::Error::custom(format!(
-                    "the key \"{key}\" appears twice"
-                )));
+                return Err(de::Error::custom(format!("the key \"{key}\" appears twice")));
             }
             let node: Node = entries.next_value::<N>()?.into();
-            table.push(Entry {
-                key,
-                key_place: node.place,
-                node,
-            });
+            table.push(Entry { key, key_place: node.place, node });
         }
         Ok(Value::Table(table))
     }
@@ -375,33 +321,17 @@ struct Lines<'a> {
 
 impl<'a> Lines<'a> {
     fn new(text: &'a str) -> Self {
-        let after = text
-            .bytes()
-            .enumerate()
-            .filter(|(_, byte)| *byte == b'\n')
-            .map(|(at, _)| at + 1);
-        Self {
-            text,
-            starts: std::iter::once(0).chain(after).collect(),
-        }
+        let after =
+            text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(after).collect() }
     }
 
     fn place(&self, offset: usize) -> Place {
         let line = self.starts.partition_point(|start| *start <= offset);
-        let start = line
-            .checked_sub(1)
-            .and_then(|line| self.starts.get(line))
-            .copied()
-            .unwrap_or(0);
-        let column = self
-            .text
-            .get(start..offset)
-            .map_or(0, |before| before.chars().count())
-            + 1;
+        let start =
+            line.checked_sub(1).and_then(|line| self.starts.get(line)).copied().unwrap_or(0);
+        let column = self.text.get(start..offset).map_or(0, |before| before.chars().count()) + 1;
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        Place {
-            line: short(line),
-            column: short(column),
-        }
+        Place { line: short(line), column: short(column) }
     }
 }

@@ -1,1 +1,72 @@
-fn main() {}
+//! The `rota` command.
+//!
+//! Data goes to standard output; progress, hints and errors go to standard error. Every command prints through one
+//! [`Output`](output::Output), so that `-o json` is the schema of the REST interface everywhere. Nothing here decides anything: the
+//! commands talk to a server through the client, and `run` without a server starts one in this process first.
+
+mod args;
+mod commands;
+mod config;
+mod embedded;
+mod follow;
+mod job_args;
+mod output;
+mod screen;
+mod select;
+mod show;
+mod sink;
+mod trouble;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::commands::App;
+use crate::screen::Screen;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let screen = Screen::detect(cli.global.no_color, cli.global.utc, cli.global.quiet);
+    start_log(cli.global.verbose, screen.live);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            screen.note(&format!("error: can't start: {error}"));
+            return ExitCode::from(rota_api::exit::TROUBLE);
+        }
+    };
+    let result = runtime.block_on(async {
+        let app = App::new(cli.global, screen.clone())?;
+        commands::dispatch(&app, cli.command).await
+    });
+    // A blocked read of standard input must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(trouble) => {
+            trouble.print(&screen);
+            ExitCode::from(trouble.exit_code())
+        }
+    }
+}
+
+/// Log lines go to standard error. `ROTA_LOG` filters them like `RUST_LOG` does elsewhere.
+fn start_log(verbose: u8, color: bool) {
+    let default = match verbose {
+        0 => "warn",
+        1 => "info",
+        2.. => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ROTA_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(color)
+        .with_target(false)
+        .init();
+}

@@ -2,13 +2,7 @@ use super::*;
 
 fn round_trip<T: FromStr + fmt::Display>(texts: &[&str]) {
     for text in texts {
-        assert_eq!(
-            text.parse::<T>()
-                .map(|value| value.to_string())
-                .ok()
-                .as_deref(),
-            Some(*text)
-        );
+        assert_eq!(text.parse::<T>().map(|value| value.to_string()).ok().as_deref(), Some(*text));
     }
 }
 
@@ -32,37 +26,10 @@ fn scalars_print_as_they_are_written() {
 
 #[test]
 fn what_is_not_a_scalar_is_refused() {
-    refuses::<Duration>(&[
-        "",
-        "5",
-        "s",
-        "fast",
-        "1.5s",
-        "-1s",
-        "5 s",
-        "99999999999999999d",
-    ]);
+    refuses::<Duration>(&["", "5", "s", "fast", "1.5s", "-1s", "5 s", "99999999999999999d"]);
     refuses::<Size>(&["", "MiB", "1.5GB", "-1", "5XB", "99999999999TiB"]);
-    refuses::<Amount>(&[
-        "",
-        ".5",
-        "1.",
-        "1.2345",
-        "-1",
-        "1e3",
-        "99999999999999999999",
-    ]);
-    refuses::<ArrayRange>(&[
-        "",
-        "9-1",
-        "1-",
-        "a",
-        "1,,2",
-        "1-9%",
-        "1%x",
-        "4294967295",
-        "+1",
-    ]);
+    refuses::<Amount>(&["", ".5", "1.", "1.2345", "-1", "1e3", "99999999999999999999"]);
+    refuses::<ArrayRange>(&["", "9-1", "1-", "a", "1,,2", "1-9%", "1%x", "4294967295", "+1"]);
     refuses::<Requirement>(&["", "=a", "!", "!=a", "a b=c"]);
     refuses::<RetryOn>(&["exit", "exit:", "exit:9-1", "exit:256", "lost", "sginal"]);
     refuses::<BackoffRange>(&["", "fast", "5m..5s", "5s..", "..5s"]);
@@ -84,12 +51,8 @@ fn amounts_are_numbers_in_json_and_exact() {
 
 #[test]
 fn hints_say_what_to_write_instead() {
-    let error = "sginal"
-        .parse::<RetryOn>()
-        .map_err(|error| (error.message, error.hint));
-    let wanted = (
-        "\"sginal\" is not a kind of failure".to_owned(),
-        "did you mean \"signal\"?".to_owned(),
-    );
+    let error = "sginal".parse::<RetryOn>().map_err(|error| (error.message, error.hint));
+    let wanted =
+        ("\"sginal\" is not a kind of failure".to_owned(), "did you mean \"signal\"?".to_owned());
     assert_eq!(error, Err(wanted));
 }

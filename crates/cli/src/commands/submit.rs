@@ -1,0 +1,79 @@
+//! `rota submit`: hands jobs to a server.
+
+use clap::Args;
+use rota_api::Submitted;
+use rota_client::fresh_key;
+
+use super::App;
+use crate::commands::job::finish;
+use crate::follow::{self, Progress};
+use crate::job_args::JobArgs;
+use crate::screen::{clean, grouped};
+use crate::trouble::Result;
+
+/// `rota submit`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota submit -- ./train.sh --epochs 10
+  rota submit --name render --array 1-100%8 --retries 2 -- ./frame.sh {index}
+  rota submit --cpus 4 --memory 8GiB --require zone=a --timeout 2h -- ./solve input.dat
+  rota submit job.toml --queue nightly
+  ID=$(rota submit -q -- make all) && rota job wait $ID")]
+pub(crate) struct SubmitArgs {
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Wait until the job is over, and exit with its status
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// Only check the job; nothing is submitted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Submits what the arguments describe.
+pub(crate) async fn submit(app: &App, args: SubmitArgs) -> Result<u8> {
+    let here = std::env::current_dir().ok().filter(|_| app.server_is_here());
+    let mut asked = args.job.jobs(here.as_deref())?;
+    let client = app.client()?;
+    if args.dry_run {
+        for job in &asked.jobs {
+            let checked = client.validate(job).await?;
+            let line = format!("valid: {} tasks, nothing was submitted", grouped(checked.tasks));
+            for warning in &checked.warnings {
+                app.screen().remark(&format!("warning: {}", clean(warning)));
+            }
+            app.out.answer(&checked, "", &line)?;
+        }
+        return Ok(0);
+    }
+    let key = args.job.idempotency_key.unwrap_or_else(fresh_key);
+    let reply = match asked.jobs.as_mut_slice() {
+        [job] => client.submit(job, &key).await?,
+        _ => client.submit_all(asked.jobs, &key).await?,
+    };
+    let ids: Vec<u64> = reply.jobs.iter().map(|job| job.id).collect();
+    let lines: Vec<String> = reply.jobs.iter().map(line).collect();
+    let names: Vec<String> = ids.iter().map(u64::to_string).collect();
+    app.out.answer(&reply, &names.join("\n"), &lines.join("\n"))?;
+    if reply.replayed {
+        app.screen().remark("note: an earlier submit with this idempotency key had done it");
+    }
+    if !args.wait {
+        if let Some(first) = names.first().filter(|_| app.screen().terminal) {
+            app.screen().remark(&format!(
+                "  follow: rota logs {first} -f     watch: rota job wait {first}"
+            ));
+        }
+        return Ok(0);
+    }
+    let mut progress = Progress::new(app.screen(), true);
+    let jobs = follow::wait(&client, &ids, &mut progress, None).await?;
+    Ok(finish(&jobs))
+}
+
+/// `job 17 render · 100 tasks · queue default`.
+pub(crate) fn line(job: &Submitted) -> String {
+    let plural = if job.tasks == 1 { "" } else { "s" };
+    let (name, queue) = (clean(&job.name), clean(&job.queue));
+    format!("job {} {name} · {} task{plural} · queue {queue}", job.id, grouped(job.tasks))
+}

@@ -1,0 +1,127 @@
+//! A plain HTTP client: one connection per request, no retries, nothing hidden.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// How long a request may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where requests go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Api(pub(crate) SocketAddr);
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body as JSON of this type.
+    pub(crate) fn json<T: DeserializeOwned>(&self) -> T {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
+    }
+
+    /// The code of a problem document; empty if it is none.
+    pub(crate) fn code(&self) -> String {
+        let value: Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        value["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The body, if the status is this one.
+    pub(crate) fn expect<T: DeserializeOwned>(&self, status: u16) -> T {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.body));
+        self.json()
+    }
+}
+
+impl Api {
+    /// Asks for something; fails the test if there is no good answer.
+    pub(crate) fn get<T: DeserializeOwned>(self, path: &str) -> T {
+        let answer = self.send("GET", path, &[], b"");
+        answer.unwrap_or_else(|error| panic!("GET {path}: {error}")).expect(200)
+    }
+
+    /// Sends JSON.
+    pub(crate) fn json(self, method: &str, path: &str, body: &Value) -> io::Result<Answer> {
+        let headers = [("content-type", "application/json")];
+        self.send(method, path, &headers, body.to_string().as_bytes())
+    }
+
+    /// Sends one request. An error means that it is not known whether anything was done.
+    pub(crate) fn send(
+        self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> io::Result<Answer> {
+        let mut stream = TcpStream::connect_timeout(&self.0, LIMIT)?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_nodelay(true)?;
+        let mut head =
+            format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.0);
+        for (name, value) in headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
+        stream.write_all(&[head.as_bytes(), body].concat())?;
+        read_answer(BufReader::new(stream))
+    }
+}
+
+fn read_answer(mut stream: impl BufRead) -> io::Result<Answer> {
+    let mut line = String::new();
+    stream.read_line(&mut line)?;
+    let status = line.split(' ').nth(1).and_then(|word| word.parse().ok());
+    let status = status.ok_or_else(|| broken("there is no status line"))?;
+    let (mut length, mut chunked) = (None, false);
+    loop {
+        line.clear();
+        if stream.read_line(&mut line)? == 0 {
+            return Err(broken("the head is cut off"));
+        }
+        let field = line.trim_end().to_ascii_lowercase();
+        match field.split_once(':') {
+            None => break,
+            Some(("content-length", value)) => length = value.trim().parse::<usize>().ok(),
+            Some(("transfer-encoding", value)) => chunked = value.contains("chunked"),
+            Some(_) => {}
+        }
+    }
+    let body = if chunked {
+        read_chunks(stream)?
+    } else {
+        let mut body = vec![0; length.unwrap_or(0)];
+        stream.read_exact(&mut body)?;
+        body
+    };
+    Ok(Answer { status, body })
+}
+
+fn read_chunks(mut stream: impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim_end(), 16);
+        let length = length.map_err(|_| broken("a chunk is cut off"))?;
+        let mut chunk = vec![0; length + 2];
+        stream.read_exact(&mut chunk)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        body.extend_from_slice(&chunk[..length]);
+    }
+}
+
+fn broken(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, what)
+}
