@@ -233,7 +233,28 @@ impl Drop for Guardian {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::CommandExt;
+
     use super::*;
+
+    #[test]
+    fn a_guardian_whose_worker_is_gone_kills_what_carries_the_mark_and_nothing_else() {
+        let marked = |mark: &str| {
+            let mut command = Command::new("sleep");
+            spawn(command.arg("1000").env(MARK, mark).process_group(0)).expect("sleep exists")
+        };
+        let mut mine = [marked("feed.1/1.0#1"), marked("feed.1/2.0#1")];
+        let mut other = marked("feed.10/1.0#1");
+        let mut guardian = Guardian::start("feed.1").expect("there is a shell");
+        drop(guardian.0.stdin.take()); // as the system does when the worker is gone
+        for child in &mut mine {
+            assert!(!child.wait().expect("a child").success());
+        }
+        assert!(guardian.0.wait().expect("a child").success(), "it goes when nothing is left");
+        assert_eq!(other.try_wait().expect("a child"), None);
+        other.kill().expect("running");
+        other.wait().expect("a child");
+    }
 
     #[test]
     fn a_stat_line_is_read_whatever_the_command_is_called() {

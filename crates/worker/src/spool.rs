@@ -324,3 +324,7 @@ fn place(limits: &OutputLimits, offset: u64) -> (u64, u64) {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;
