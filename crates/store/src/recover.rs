@@ -4,13 +4,18 @@ use std::sync::Arc;
 
 use rota_core::State;
 use rota_core::command::Entry;
+use rota_core::image::BadImage;
 use rota_types::{LogIndex, ServerId};
 
-use crate::disk::{DirLock, Disk, LOCK_FILE};
+use crate::disk::{DirLock, Disk};
+use crate::history::HISTORY_FILE;
 use crate::identity::IDENTITY_FILE;
 use crate::snapshot::{self, Snapshot};
 use crate::wal::{Entries, Wal, WalOptions};
 use crate::{ClusterId, Identity, StoreError, segment};
+
+/// What an interrupted operation leaves behind.
+const TEMPORARY: [&str; 3] = ["identity.tmp", "log.tmp", "snapshot.tmp"];
 
 /// How to open a data directory.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +54,7 @@ pub struct Recovered {
 pub fn recover(disk: &Arc<dyn Disk>, options: &Options) -> Result<Recovered, StoreError> {
     let lock = disk.lock()?;
     let mut names = list(disk.as_ref())?;
-    for name in names.extract_if(.., |name| name.ends_with(".tmp")) {
+    for name in names.extract_if(.., |name| TEMPORARY.contains(&name.as_str())) {
         disk.remove(&name).map_err(StoreError::io("removing", &name))?;
     }
     let is_new = !names.iter().any(|name| name == IDENTITY_FILE);
@@ -84,9 +89,14 @@ impl Recovered {
     /// # Errors
     /// If the snapshot's records can't be read by this version or contradict each other.
     pub fn state(&self) -> Result<State, StoreError> {
-        match &self.snapshot {
-            Some(snapshot) => State::restore(snapshot.records()?),
-            None => Ok(State::new()),
+        let Some(snapshot) = &self.snapshot else {
+            return Ok(State::new());
+        };
+        let state = State::restore::<StoreError>(snapshot.records()?)?;
+        if state.index() == snapshot.index() {
+            Ok(state)
+        } else {
+            Err(BadImage("it is of another log index than its name says").into())
         }
     }
 
@@ -127,14 +137,20 @@ fn list(disk: &dyn Disk) -> Result<Vec<String>, StoreError> {
     disk.list().map_err(StoreError::io("listing", "the data directory"))
 }
 
-/// A directory without an identity may hold the beginnings of one, and nothing else of ours.
+/// Whether a file would hold data of ours. Other things may lie beside them.
+fn is_data(name: &str) -> bool {
+    ["log-", "spare-", "snapshot-"].iter().any(|prefix| name.starts_with(prefix))
+        || name == HISTORY_FILE
+}
+
+/// A directory without an identity may hold the beginnings of a log, and nothing else of ours.
 fn clear_unfinished(disk: &dyn Disk, names: &[String]) -> Result<(), StoreError> {
     let foreign = |name: &str| {
         StoreError::Foreign(format!(
             "the data directory holds {name} but no identity file; restore it from a backup, or choose an empty directory"
         ))
     };
-    for name in names.iter().filter(|name| *name != LOCK_FILE) {
+    for name in names.iter().filter(|name| is_data(name)) {
         if *name != segment::file_name(1) {
             return Err(foreign(name));
         }

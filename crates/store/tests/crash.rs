@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rota_core::image::{Meta, Record};
 use rota_ports::{EntryBytes, Frame, FrameSeq, Store};
-use rota_store::disk::Disk;
+use rota_store::disk::{DirLock, Disk, DiskFile};
 use rota_store::mem_disk::{Chance, MemDisk};
 use rota_store::recover::{Options, Recovered, recover};
 use rota_store::wal::WalOptions;
@@ -16,8 +16,12 @@ const IDENTITY: Identity = Identity { cluster: ClusterId([7; 16]), server: Serve
 
 fn open(disk: &MemDisk) -> Result<Recovered, StoreError> {
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    open_on(&disk)
+}
+
+fn open_on(disk: &Arc<dyn Disk>) -> Result<Recovered, StoreError> {
     let wal = WalOptions { segment_bytes: 4096 };
-    recover(&disk, &Options { fresh: IDENTITY, cluster: None, server: None, wal })
+    recover(disk, &Options { fresh: IDENTITY, cluster: None, server: None, wal })
 }
 
 /// What the log of a server should hold, and what it may.
@@ -41,14 +45,18 @@ enum Op {
 
 /// A server's storage while it runs.
 struct Life {
-    disk: MemDisk,
+    disk: Arc<dyn Disk>,
     opened: Recovered,
     frames: u64,
 }
 
 impl Life {
     fn begin(disk: &MemDisk) -> Result<Self, StoreError> {
-        Ok(Self { disk: disk.clone(), opened: open(disk)?, frames: 0 })
+        Self::begin_on(Arc::new(disk.clone()))
+    }
+
+    fn begin_on(disk: Arc<dyn Disk>) -> Result<Self, StoreError> {
+        Ok(Self { opened: open_on(&disk)?, disk, frames: 0 })
     }
 
     fn run(&mut self, op: Op, model: &mut Model) -> Result<(), StoreError> {
@@ -75,7 +83,7 @@ impl Life {
             }
             Op::Snapshot => {
                 let index = wal.last_index();
-                snapshot::write(&self.disk, &IDENTITY, index, records(index))?;
+                snapshot::write(self.disk.as_ref(), &IDENTITY, index, records(index))?;
                 model.snapshot = index.0;
                 Ok(())
             }
@@ -134,8 +142,12 @@ fn check_image(image: &MemDisk, model: &Model, context: &str) {
 
 /// Runs `ops` until the disk stops; returns what is known then.
 fn run_until_stop(disk: &MemDisk, ops: &[Op]) -> (Model, bool) {
+    run_on(Arc::new(disk.clone()), ops)
+}
+
+fn run_on(disk: Arc<dyn Disk>, ops: &[Op]) -> (Model, bool) {
     let mut model = Model::default();
-    let Ok(mut life) = Life::begin(disk) else {
+    let Ok(mut life) = Life::begin_on(disk) else {
         return (model, true);
     };
     for op in ops {
@@ -476,4 +488,103 @@ fn entries_that_are_being_read_are_not_dropped() {
     assert!(life.opened.wal.first_index() > first);
     let error = life.opened.wal.replay(first).next().expect("says so").expect_err("is dropped");
     assert!(error.to_string().contains("the log begins with entry"), "{error}");
+}
+
+/// A disk that says it has synced and has not.
+struct Lying {
+    disk: MemDisk,
+    files: bool,
+    names: bool,
+}
+
+struct LyingFile {
+    file: Box<dyn DiskFile>,
+    lies: bool,
+}
+
+impl Lying {
+    fn wrap(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
+        Box::new(LyingFile { file, lies: self.files })
+    }
+}
+
+impl Disk for Lying {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.create(name).map(|file| self.wrap(file))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
+        self.disk.open(name).map(|file| self.wrap(file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if self.names { Ok(()) } else { self.disk.sync_names() }
+    }
+
+    fn lock(&self) -> Result<DirLock, StoreError> {
+        self.disk.lock()
+    }
+}
+
+impl DiskFile for LyingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+
+    fn allocate(&mut self, len: u64) -> io::Result<()> {
+        self.file.allocate(len)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if self.lies { Ok(()) } else { self.file.sync() }
+    }
+}
+
+#[test]
+fn the_checks_catch_a_disk_that_lies_about_syncs() {
+    let ops: Vec<Op> = (0..6).flat_map(|_| [Op::Append(1_400), Op::Sync]).collect();
+    for (files, names) in [(true, false), (false, true), (false, false)] {
+        let disk = MemDisk::new();
+        let (model, stopped) = run_on(Arc::new(Lying { disk: disk.clone(), files, names }), &ops);
+        assert!(!stopped);
+        let wrong = disk.crash_images(64).iter().any(|image| {
+            let opened = open(image);
+            let whole =
+                |opened: &Recovered| opened.wal.last_index() >= LogIndex(model.acked as u64);
+            !opened.as_ref().is_ok_and(whole)
+        });
+        assert_eq!(wrong, files || names, "files {files}, names {names}");
+    }
+}
+
+#[test]
+fn other_files_in_the_directory_are_left_alone() {
+    let disk = MemDisk::new();
+    for name in ["notes.txt", "other.tmp"] {
+        disk.create(name).expect("creates");
+    }
+    drop(open(&disk).expect("opens"));
+    drop(open(&disk).expect("opens again"));
+    let names = disk.list().expect("lists");
+    assert_eq!(names, ["identity", "log-0000000000000001.seg", "notes.txt", "other.tmp"]);
 }

@@ -10,8 +10,8 @@ use rota_types::{AttemptId, JobId};
 use super::pending::{Batch, Pending};
 use super::tables::{
     ATTEMPTS, BLOCK_TASKS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS,
-    KEY_DURABLE, KEY_JOBS, META, encode_attempts, encode_cancelled, encode_job, failed,
-    state_number,
+    KEY_DURABLE, KEY_JOBS, META, begin_write, encode_attempts, encode_cancelled, encode_job,
+    failed, state_number,
 };
 use crate::StoreError;
 
@@ -40,7 +40,7 @@ impl Worker {
 }
 
 fn store(database: &Database, batch: &Batch) -> Result<(), StoreError> {
-    let write = database.begin_write().map_err(failed("writing"))?;
+    let write = begin_write(database)?;
     store_attempts(&write, batch)?;
     store_cancelled(&write, batch)?;
     let added = store_jobs(&write, batch)?;

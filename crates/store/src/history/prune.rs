@@ -6,7 +6,7 @@ use rota_types::{JobId, Span, Timestamp};
 
 use super::tables::{
     ATTEMPTS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS, KEY_JOBS, META,
-    decode_job, failed, state_number,
+    begin_write, decode_job, failed, state_number,
 };
 use crate::StoreError;
 
@@ -25,7 +25,7 @@ pub(super) fn prune(
     now: Timestamp,
     rows: usize,
 ) -> Result<bool, StoreError> {
-    let write = database.begin_write().map_err(failed("writing"))?;
+    let write = begin_write(database)?;
     let mut left = rows.max(1);
     let mut more = false;
     while let Some(job) = oldest_to_go(&write, retention, now)? {

@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{
+    Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, TableError,
+    WriteTransaction,
+};
 use rota_core::event::AttemptRecord;
 use rota_core::job::{FinishedJob, JobState};
 use rota_types::{JobId, LogIndex};
@@ -56,6 +59,13 @@ pub(super) fn failed<E: Into<redb::Error>>(doing: &'static str) -> impl FnOnce(E
     }
 }
 
+/// Begins a transaction that leaves the file ready to be opened at once after a crash, whatever its size.
+pub(super) fn begin_write(database: &Database) -> Result<WriteTransaction, StoreError> {
+    let mut write = database.begin_write().map_err(failed("writing"))?;
+    write.set_quick_repair(true);
+    Ok(write)
+}
+
 /// Opens or makes the database.
 pub(super) fn open(
     path: &Path,
@@ -65,7 +75,7 @@ pub(super) fn open(
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     let database = builder.create(path).map_err(failed("opening"))?;
-    let write = database.begin_write().map_err(failed("opening"))?;
+    let write = begin_write(&database)?;
     {
         let mut meta = write.open_table(META).map_err(failed("opening"))?;
         let owner = u64::from(identity.salt());
