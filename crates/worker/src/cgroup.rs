@@ -53,13 +53,23 @@ pub(crate) struct Usage {
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 impl Cgroups {
-    /// Looks at what this process may use, and kills and removes what an earlier worker of the same name left.
+    /// Kills and removes what an earlier worker of the same name left.
+    pub(crate) fn clean_up(worker: &str) {
+        for place in own_places() {
+            let dir = base_dir(&place, worker);
+            if dir.exists() {
+                sweep(&dir);
+                drop(fs::remove_dir(dir));
+            }
+        }
+    }
+
+    /// Finds out what this process may use. Leaves a directory behind until it is dropped, so that a worker does not ask before it
+    /// has to.
     pub(crate) fn detect(worker: &str) -> Self {
-        let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         let mut bases = Vec::new();
         let mut reason = "no cgroup is mounted".to_owned();
-        for place in places(&memberships, &mounts) {
+        for place in own_places() {
             match Base::create(&place, worker) {
                 Ok(base) => bases.push(base),
                 Err(error) => reason = format!("{}: {error}", place.dir.display()),
@@ -99,7 +109,7 @@ impl Drop for Cgroups {
 
 impl Base {
     fn create(place: &Place, worker: &str) -> io::Result<Self> {
-        let dir = place.dir.join(format!("rota-{worker}"));
+        let dir = base_dir(place, worker);
         match fs::create_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sweep(&dir),
             other => other?,
@@ -213,6 +223,15 @@ struct Place {
     dir: PathBuf,
     unified: bool,
     controllers: Vec<&'static str>,
+}
+
+fn base_dir(place: &Place, worker: &str) -> PathBuf {
+    place.dir.join(format!("rota-{worker}"))
+}
+
+fn own_places() -> Vec<Place> {
+    let read = |file| fs::read_to_string(file).unwrap_or_default();
+    places(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
 }
 
 /// Finds this process's own directory in every hierarchy that has a controller of interest.

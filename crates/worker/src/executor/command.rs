@@ -64,7 +64,7 @@ fn limit(host: &Host, task: &Task, notes: &mut Vec<String>) -> Option<AttemptCgr
     if task.memory_bytes == 0 {
         return None;
     }
-    let Some(cgroups) = &host.cgroups else {
+    let Some(cgroups) = host.cgroups() else {
         notes.push("limits not enforced: cgroups are switched off on this worker".into());
         return None;
     };

@@ -11,7 +11,7 @@ mod program;
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -35,7 +35,8 @@ pub(crate) struct Host {
     pub(crate) mark: String,
     pub(crate) work_dir: PathBuf,
     pub(crate) spool: Spool,
-    pub(crate) cgroups: Option<Cgroups>,
+    identity: String,
+    cgroups: OnceLock<Cgroups>,
     http: http::Http,
     environment: program::Environment,
     /// Attempts that run, as their marks name them.
@@ -45,18 +46,25 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(
         config: WorkerConfig,
-        mark: String,
+        (identity, mark): (String, String),
         work_dir: PathBuf,
-        (spool, cgroups, http): (Spool, Option<Cgroups>, http::Http),
+        (spool, http): (Spool, http::Http),
     ) -> Self {
         let environment = program::Environment::inherited();
         let live = Mutex::default();
-        Self { config, mark, work_dir, spool, cgroups, http, environment, live }
+        let cgroups = OnceLock::new();
+        Self { config, mark, work_dir, spool, identity, cgroups, http, environment, live }
     }
 
     /// The fresh directory of an attempt that asked for none of its own choice.
     pub(crate) fn attempt_dir(&self, id: AttemptId) -> PathBuf {
         self.work_dir.join(format!("{}.{}.{}", id.task.job, id.task.index, id.number))
+    }
+
+    /// What limits this worker can enforce; `None` if it is not to.
+    pub(crate) fn cgroups(&self) -> Option<&Cgroups> {
+        let detect = || Cgroups::detect(&self.identity);
+        self.config.cgroups.then(|| self.cgroups.get_or_init(detect))
     }
 
     /// Whether an attempt runs.

@@ -44,7 +44,7 @@ impl Home {
         if killed > 0 {
             warn!(killed, "killed processes that an earlier worker left behind");
         }
-        let cgroups = config.cgroups.then(|| Cgroups::detect(&identity));
+        Cgroups::clean_up(&identity);
         let work_dir = dir.join("work");
         fresh(&work_dir).map_err(unusable)?;
         let spool = Spool::open(dir.join("output"), config.output).map_err(unusable)?;
@@ -58,7 +58,7 @@ impl Home {
             .guardian
             .then(|| Guardian::start(&mark))
             .and_then(|started| started.inspect_err(|error| warn!(%error, "no guardian")).ok());
-        let host = Host::new(config, mark, work_dir, (spool, cgroups, http));
+        let host = Host::new(config, (identity, mark), work_dir, (spool, http));
         Ok(Self { host: Arc::new(host), _guardian: guardian, _lock: lock })
     }
 }

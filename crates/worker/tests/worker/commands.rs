@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use rota_wire::worker::*;
+use rota_worker::Shutdown;
 
 use super::fake::*;
 
@@ -245,7 +246,7 @@ async fn cpu_time_is_reported() {
 
 #[tokio::test]
 async fn memory_limits_are_enforced_or_the_report_says_why_not() {
-    let (_server, _worker, mut session) = pair(|_| {}).await;
+    let (_server, worker, mut session) = pair(|_| {}).await;
     let mut task = shell(1, "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}");
     task.need = Some(Resources { memory_bytes: 32 << 20, cpu_millis: 500, named: vec![] });
     session.start(vec![task]).await;
@@ -261,6 +262,8 @@ async fn memory_limits_are_enforced_or_the_report_says_why_not() {
         assert_eq!(message, "used more than its 33554432 bytes of memory");
         assert!(detail.memory_peak_bytes > 16 << 20);
     }
+    session.settle(1).await;
+    worker.shut_down(Shutdown::Stop).await.expect("a clean end");
 }
 
 #[tokio::test]
