@@ -206,7 +206,7 @@ impl World {
 /// A job like that of `rota submit -- true`.
 fn job(place: u32, array: u32, shapes: u32) -> JobSpec {
     let shape = place % shapes;
-    let cpus = if shape % 2 == 0 { 1_000 } else { 10_000_000 };
+    let cpus = if shape.is_multiple_of(2) { 1_000 } else { 10_000_000 };
     let need = Resources::new(cpus + u64::from(shape), 0);
     JobSpec {
         name: "true".into(),

@@ -225,7 +225,7 @@ impl State {
         let mut groups = alloc::vec::Vec::new();
         let mut sizes = alloc::vec::Vec::new();
         for spec in &record.spec.groups {
-            let shape = self.shapes.acquire(spec.shape.clone());
+            let shape = self.shapes.acquire(&spec.shape);
             let mut group = fresh_group(spec, shape, first);
             first = group.end();
             let all = group.fresh.clone();

@@ -63,6 +63,8 @@ pub struct Group {
     pub parallel_max: Option<u32>,
     /// The index of its first task.
     pub first: u32,
+    /// How many tasks it has: as many as `array` has indexes.
+    pub tasks: u32,
     /// Tasks that were never tried and are queued.
     pub fresh: RangeSet,
     /// How many of its tasks are in each state.
@@ -178,8 +180,7 @@ impl Group {
     /// The index after its last task.
     #[must_use]
     pub fn end(&self) -> u32 {
-        let tasks = u32::try_from(self.array.len()).unwrap_or(u32::MAX);
-        self.first.saturating_add(tasks)
+        self.first.saturating_add(self.tasks)
     }
 
     /// The array index of the task with this index in the job.

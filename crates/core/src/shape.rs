@@ -29,11 +29,10 @@ pub(crate) struct ShapeUse {
 
 impl Shapes {
     /// Finds or adds `shape` for one more group.
-    pub(crate) fn acquire(&mut self, shape: Shape) -> ShapeId {
-        let shape = Arc::new(shape);
-        let id = match self.ids.get(&shape) {
+    pub(crate) fn acquire(&mut self, shape: &Shape) -> ShapeId {
+        let id = match self.ids.get(shape) {
             Some(id) => *id,
-            None => self.add(shape),
+            None => self.add(Arc::new(shape.clone())),
         };
         if let Some(entry) = self.entries.get_mut(id.0 as usize) {
             entry.groups = entry.groups.saturating_add(1);

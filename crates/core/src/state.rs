@@ -3,10 +3,11 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
+use core::ops::Bound;
 
 use rota_types::limits::IDEMPOTENCY_WINDOW;
 use rota_types::{
-    AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, Steady, TaskId, Timestamp,
+    AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, Span, Steady, TaskId, Timestamp,
 };
 
 use crate::command::{QueueSpec, Shape};
@@ -156,9 +157,18 @@ impl State {
 
     /// Tasks of a job that have been tried and are not over, by index.
     pub fn tasks_of(&self, job: JobId) -> impl Iterator<Item = (TaskId, &Task)> {
-        let from = TaskId { job, index: 0 };
-        let to = TaskId { job, index: u32::MAX };
-        self.tasks.range(from..=to).map(|(id, task)| (*id, task))
+        self.tasks_in(job, (0, u32::MAX))
+    }
+
+    /// Tasks of a job that have been tried and are not over, with an index from the first up to, not including, the second.
+    pub(crate) fn tasks_in(
+        &self,
+        job: JobId,
+        (start, end): (u32, u32),
+    ) -> impl Iterator<Item = (TaskId, &Task)> {
+        let from = TaskId { job, index: start };
+        let to = TaskId { job, index: end.max(start) };
+        self.tasks.range(from..to).map(|(id, task)| (*id, task))
     }
 
     /// Where a task of a live job stands; `None` if the job is not live or has no such task.
@@ -201,6 +211,11 @@ impl State {
         self.nodes.iter().map(|(id, node)| (*id, node))
     }
 
+    /// Nodes with an id above `after`, by id.
+    pub fn nodes_after(&self, after: NodeId) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.nodes.range((Bound::Excluded(after), Bound::Unbounded)).map(|(id, node)| (*id, node))
+    }
+
     /// One node.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&Node> {
@@ -241,11 +256,16 @@ impl State {
         })
     }
 
-    /// When a [`Tick`](crate::command::Command::Tick) would next change something.
+    /// When a [`Tick`](crate::command::Command::Tick) would next be worth its entry: at the end of a back-off, and for idempotency
+    /// keys at most once a second, because each of them expires at an instant of its own.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Steady> {
         let waiting = self.waiting.first().map(|(until, _)| *until);
-        let key = self.keys_by_age.first().map(|(used_at, _)| used_at.plus(IDEMPOTENCY_WINDOW));
+        let key = self.keys_by_age.first().map(|(used_at, _)| {
+            let Steady(end) = used_at.plus(IDEMPOTENCY_WINDOW);
+            let second = Span::from_secs(1).micros();
+            Steady(end.checked_next_multiple_of(second).unwrap_or(end))
+        });
         [waiting, key].into_iter().flatten().min()
     }
 

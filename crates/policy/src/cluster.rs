@@ -38,9 +38,8 @@ impl<'a> Cluster<'a> {
 
     /// Nodes with an id above `after`, by id, then the others.
     pub fn nodes_after(&self, after: NodeId) -> impl Iterator<Item = (NodeId, &'a Node)> + use<'a> {
-        let state = self.state;
-        let above = state.nodes().filter(move |(id, _)| *id > after);
-        above.chain(state.nodes().filter(move |(id, _)| *id <= after))
+        let upto = self.state.nodes().take_while(move |(id, _)| *id <= after);
+        self.state.nodes_after(after).chain(upto)
     }
 
     /// What tasks of this shape demand.

@@ -95,8 +95,9 @@ impl Planner {
             budget.steps = share.steps;
             budget.spend_tasks(placed);
             let weight = state.queue(id).map_or(1, |queue| u64::from(queue.spec.weight.max(1)));
-            seat.served =
-                seat.served.saturating_add(u64::from(placed).saturating_mul(STRIDE) / weight);
+            let share = u64::from(placed).saturating_mul(STRIDE) / weight;
+            // Even the heaviest queue moves on, or no other would have a turn.
+            seat.served = seat.served.saturating_add(share.max(u64::from(placed > 0)));
             if placed < turn && !budget.is_used_up() {
                 open.remove(&id);
             }

@@ -75,9 +75,7 @@ impl State {
                 .and_then(|job| job.groups.get_mut(group))
                 .map(|group| {
                     let chosen = group.fresh.intersection(what.tasks);
-                    for (start, end) in chosen.ranges() {
-                        group.fresh.remove_range(start, end);
-                    }
+                    group.fresh = without(&group.fresh, &chosen);
                     chosen
                 })
                 .unwrap_or_default();
@@ -97,10 +95,7 @@ impl State {
         let Some(job) = self.jobs.get(&what.job) else {
             return (idle, running);
         };
-        for (id, task) in self.tasks_of(what.job) {
-            if !what.tasks.contains(id.index) {
-                continue;
-            }
+        for (id, task) in what.tasks.ranges().flat_map(|range| self.tasks_in(what.job, range)) {
             match (&task.phase, job.group_of(id.index)) {
                 (Phase::Running(_), _) => running.push(id),
                 (Phase::Queued { .. } | Phase::Waiting { .. }, Some(group)) => {
@@ -123,4 +118,23 @@ impl State {
             events.push(Event::StopRequested(latest));
         }
     }
+}
+
+/// The numbers of `set` that are not in `less`. One walk over both: taking out range by range would shift the rest each time.
+fn without(set: &RangeSet, less: &RangeSet) -> RangeSet {
+    let mut rest = RangeSet::default();
+    let mut gaps = less.ranges().peekable();
+    for (start, end) in set.ranges() {
+        let mut from = start;
+        while let Some((gap, after)) = gaps.peek().copied().filter(|(gap, _)| *gap < end) {
+            rest.insert_range(from, gap);
+            from = from.max(after);
+            if after > end {
+                break;
+            }
+            gaps.next();
+        }
+        rest.insert_range(from, end);
+    }
+    rest
 }

@@ -1,6 +1,7 @@
 //! `SubmitJobs`: all jobs of a request are taken in, or none.
 
 use alloc::boxed::Box;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -111,7 +112,7 @@ impl State {
             .groups
             .iter()
             .map(|group| {
-                let shape = self.shapes.acquire(group.shape.clone());
+                let shape = self.shapes.acquire(&group.shape);
                 let group = fresh_group(group, shape, first);
                 first = group.end();
                 group
@@ -154,6 +155,7 @@ pub(crate) fn fresh_group(spec: &GroupSpec, shape: crate::ShapeId, first: u32) -
         retry: spec.retry.clone(),
         parallel_max: spec.parallel_max,
         first,
+        tasks,
         fresh: RangeSet::from_range(first, first.saturating_add(tasks)),
         counts: Counts::default(),
     }
@@ -181,10 +183,11 @@ fn check_job(spec: &JobSpec) -> Result<u64, Rejection> {
     require(!spec.groups.is_empty(), "task", "a job needs at least one task")?;
     limit("task groups in one job", spec.groups.len() as u64, GROUPS_MAX as u64)?;
     let mut tasks: u64 = 0;
-    for (place, group) in spec.groups.iter().enumerate() {
-        let twice = spec.groups.iter().take(place).any(|other| other.name == group.name);
-        require(!twice, "task.name", "two tasks of one job have the same name")?;
+    let mut names = BTreeSet::new();
+    for group in &spec.groups {
         check_group(group)?;
+        let new = names.insert(&group.name);
+        require(new, "task.name", "two tasks of one job have the same name")?;
         tasks = tasks.saturating_add(group.array.len());
     }
     limit("tasks in one job", tasks, u64::from(JOB_TASKS_MAX))?;
