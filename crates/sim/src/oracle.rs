@@ -1,0 +1,373 @@
+//! Says what is wrong. It knows what clients were told, which entries became durable, and what processes really did.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use rota_core::command::{
+    AttemptEnd, Command, Entry, IdempotencyKey, NodeSpec, Outcome, QueueSpec, Reply, SubmitJobs,
+};
+use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
+use rota_core::image::BadImage;
+use rota_core::{Applied, State};
+use rota_types::{AttemptId, JobId, LogIndex, NodeId, Steady, Timestamp};
+
+use crate::client::Request;
+use crate::counters::Counters;
+use crate::model::{Model, ModelNode, ModelQueue};
+use crate::truth::{End, Truth};
+
+/// The judge of a run.
+pub(crate) struct Oracle {
+    /// Applies each durable entry once and is never restored from anything.
+    witness: State,
+    model: Model,
+    now: (Timestamp, Steady),
+    /// Names of jobs that clients have asked for.
+    asked: BTreeSet<Box<str>>,
+    /// The job that each name became.
+    became: BTreeMap<Box<str>, Vec<JobId>>,
+    acknowledged: Vec<JobId>,
+    keys: Vec<IdempotencyKey>,
+    lost: BTreeSet<AttemptId>,
+    pub(crate) checks: u64,
+    pub(crate) counters: Counters,
+}
+
+/// What the commands of one entry bring along that its events only name.
+#[derive(Default)]
+struct Brought {
+    nodes: BTreeMap<NodeId, VecDeque<NodeSpec>>,
+    queues: BTreeMap<Box<str>, VecDeque<QueueSpec>>,
+    jobs: BTreeMap<JobId, rota_core::command::JobSpec>,
+}
+
+impl Oracle {
+    pub(crate) fn new() -> Self {
+        Self {
+            witness: State::new(),
+            model: Model::new(),
+            now: (Timestamp(0), Steady(0)),
+            asked: BTreeSet::new(),
+            became: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            keys: Vec::new(),
+            lost: BTreeSet::new(),
+            checks: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn index(&self) -> LogIndex {
+        self.witness.index()
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.witness.index().0
+    }
+
+    /// Jobs whose submit was acknowledged, oldest first.
+    pub(crate) fn known_jobs(&self) -> Vec<JobId> {
+        self.acknowledged.clone()
+    }
+
+    /// Keys of submits that were acknowledged.
+    pub(crate) fn used_keys(&self) -> Vec<IdempotencyKey> {
+        self.keys.clone()
+    }
+
+    /// A client asks for something.
+    pub(crate) fn asked(&mut self, command: &Command) -> Result<(), String> {
+        if let Command::SubmitJobs(submit) = command {
+            self.asked.extend(submit.jobs.iter().map(|job| job.name.clone()));
+        }
+        Ok(())
+    }
+
+    /// A client was told something.
+    pub(crate) fn told(&mut self, command: &Command, outcome: &Outcome) -> Result<(), String> {
+        let (Command::SubmitJobs(submit), Ok(Reply::Submitted { first, count, .. })) =
+            (command, outcome)
+        else {
+            return Ok(());
+        };
+        if *count as usize != submit.jobs.len() {
+            return Err(format!("I14: {} jobs were asked for, {count} given", submit.jobs.len()));
+        }
+        for (at, job) in submit.jobs.iter().enumerate() {
+            let id = JobId(first.0 + at as u64);
+            if self.became.get(&job.name).is_none_or(|ids| !ids.contains(&id)) {
+                return Err(format!(
+                    "I15: {} was acknowledged as job {id}, which it is not",
+                    job.name
+                ));
+            }
+            self.acknowledged.push(id);
+        }
+        self.keys.extend(submit.idempotency.clone());
+        Ok(())
+    }
+
+    /// A process starts.
+    pub(crate) fn may_start(&mut self, attempt: AttemptId, node: &str) -> Result<(), String> {
+        self.checks += 1;
+        self.model.is_granted(attempt, node)
+    }
+
+    /// An entry became durable; `live` is what the server made of it, unless it learns of the entry only now.
+    pub(crate) fn commit(
+        &mut self,
+        entry: &Entry,
+        live: Option<&Applied>,
+        truth: &Truth,
+    ) -> Result<(), String> {
+        let at = |what: String| format!("entry {}: {what}", entry.index);
+        if entry.index != self.witness.index().next() {
+            return Err(at(format!("follows {}", self.witness.index())));
+        }
+        let applied = self.witness.apply(entry);
+        if live.is_some_and(|live| *live != applied) {
+            return Err(at(format!("I7: the server answers {live:?}, the witness {applied:?}")));
+        }
+        let now = (self.witness.now(), self.witness.steady());
+        if now.0 < self.now.0 || now.1 < self.now.1 {
+            return Err(at(format!("I6: from {:?} to {now:?}", self.now)));
+        }
+        self.now = now;
+        self.follow(entry, &applied, truth).map_err(at)?;
+        let violations = self.witness.check();
+        self.checks += 12;
+        if violations.is_empty() { Ok(()) } else { Err(at(format!("{violations:?}"))) }
+    }
+
+    fn follow(&mut self, entry: &Entry, applied: &Applied, truth: &Truth) -> Result<(), String> {
+        let mut brought = brought(entry, applied);
+        for event in &applied.events {
+            self.checks += 1;
+            match event {
+                Event::AttemptEnded(record) => {
+                    self.model.ended(record, self.now.1)?;
+                    self.judge_record(entry, record, truth)?;
+                }
+                Event::AttemptsCreated(placement) => self.model.created(*placement)?,
+                Event::StopRequested(attempt) => {
+                    self.counters.note("cancel of a running attempt");
+                    self.model.stop_requested(*attempt)?;
+                }
+                Event::TaskQueued(task) => {
+                    self.counters.note("attempt retried after back-off");
+                    self.model.queued(*task, self.now.1)?;
+                }
+                Event::TasksCancelled { job, tasks, .. } => self.model.cancelled(*job, tasks)?,
+                Event::JobFinished(job) => self.model.job_finished(job)?,
+                Event::JobSubmitted(job) => {
+                    let spec = brought.jobs.remove(job).ok_or("a job came from nowhere")?;
+                    if !self.asked.contains(&spec.name) {
+                        return Err(format!("nobody asked for {}", spec.name));
+                    }
+                    self.became.entry(spec.name.clone()).or_default().push(*job);
+                    self.model.submitted(*job, spec)?;
+                }
+                _ => self.follow_settings(event, &mut brought)?,
+            }
+        }
+        self.judge_outcomes(entry, applied)
+    }
+
+    fn follow_settings(&mut self, event: &Event, brought: &mut Brought) -> Result<(), String> {
+        match event {
+            Event::NodeRegistered(id) => {
+                let spec = brought.nodes.get_mut(id).and_then(VecDeque::pop_front);
+                let spec = spec.ok_or("a node came from nowhere")?;
+                let draining = self.model.nodes.get(id).is_some_and(|node| node.draining);
+                self.counters.add("node registers while it drains", u64::from(draining));
+                self.model.nodes.insert(*id, ModelNode { spec, draining, lost: false });
+            }
+            Event::NodeLost(id) => {
+                let node = self.model.nodes.get_mut(id).ok_or("an unknown node is lost")?;
+                node.lost = true;
+                if self.model.live.values().any(|at| at == id) {
+                    return Err(format!("I8: lost node {id} keeps attempts"));
+                }
+            }
+            Event::NodeDraining(id, draining) => {
+                let node = self.model.nodes.get_mut(id).ok_or("an unknown node drains")?;
+                node.draining = *draining;
+            }
+            Event::NodeRemoved { node, .. } => {
+                if self.model.live.values().any(|at| at == node) {
+                    return Err(format!("node {node} is removed and runs attempts"));
+                }
+                self.model.nodes.remove(node);
+            }
+            Event::QueueConfigured(name) => {
+                let spec = brought.queues.get_mut(name).and_then(VecDeque::pop_front);
+                let spec = spec.ok_or("a queue's settings came from nowhere")?;
+                let paused = self.model.queues.get(name).is_some_and(|queue| queue.paused);
+                self.model.queues.insert(name.clone(), ModelQueue { spec, paused });
+            }
+            Event::QueuePaused(name, paused) => {
+                self.model.queues.get_mut(name).ok_or("an unknown queue is paused")?.paused =
+                    *paused;
+            }
+            Event::QueueRemoved(name) => {
+                self.model.queues.remove(name);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A record must say what a process really did.
+    fn judge_record(
+        &mut self,
+        entry: &Entry,
+        record: &AttemptRecord,
+        truth: &Truth,
+    ) -> Result<(), String> {
+        let end = truth.run(record.attempt).and_then(|run| run.end);
+        let wrong = || Err(format!("{record:?}, but the process ended {end:?}"));
+        match record.state {
+            AttemptState::Succeeded if end != Some(End::Succeeded) => wrong(),
+            AttemptState::Failed => match (end, &record.failure) {
+                (Some(End::Failed(kind)), Some(failure)) if failure.kind == kind => {
+                    let at_once = record.next == Next::Queued;
+                    self.counters.add("attempt retried at once", u64::from(at_once));
+                    Ok(())
+                }
+                _ => wrong(),
+            },
+            AttemptState::Lost => {
+                self.lost.insert(record.attempt);
+                let too_often = matches!(record.next, Next::Finished(_));
+                self.counters.add("attempt lost too often", u64::from(too_often));
+                let node_gone = entry.commands.iter().any(|command| match command {
+                    Command::LoseNode(node) => *node == record.node,
+                    Command::RegisterNode(_) => true,
+                    _ => false,
+                });
+                let stopped = !node_gone
+                    && (end == Some(End::Stopped) || truth.run(record.attempt).is_none());
+                if node_gone || stopped { Ok(()) } else { wrong() }
+            }
+            AttemptState::Succeeded | AttemptState::Cancelled => Ok(()),
+        }
+    }
+
+    fn judge_outcomes(&mut self, entry: &Entry, applied: &Applied) -> Result<(), String> {
+        let mut lost_nodes: u64 = 0;
+        for (command, outcome) in entry.commands.iter().zip(&applied.outcomes) {
+            match (command, outcome) {
+                (Command::CancelTasks(cancel), Ok(reply)) => {
+                    self.model.is_cancelled(cancel.job, cancel.tasks.as_ref())?;
+                    if let Reply::Cancelled { ended, .. } = reply {
+                        self.counters.add("cancel of a waiting task", *ended);
+                    }
+                }
+                (Command::EndAttempts(reports), Ok(Reply::Accepted { refused, .. })) => {
+                    self.counters.add("report refused", *refused);
+                    let late = reports.iter().filter(|report| {
+                        report.end != AttemptEnd::Stopped && self.lost.contains(&report.attempt)
+                    });
+                    self.counters.add("report of a lost attempt refused", late.count() as u64);
+                }
+                (Command::LoseNode(_), Ok(_)) => lost_nodes += 1,
+                _ => {}
+            }
+        }
+        self.counters.add("several nodes lost in one entry", u64::from(lost_nodes > 1));
+        Ok(())
+    }
+
+    /// A server that has just started must hold what the witness holds (I7).
+    pub(crate) fn same_state(&mut self, state: &State) -> Result<(), String> {
+        self.checks += 1;
+        if state.index() != self.witness.index() {
+            return Err(format!(
+                "the server begins at {}, not {}",
+                state.index(),
+                self.witness.index()
+            ));
+        }
+        let violations = state.check();
+        if !violations.is_empty() {
+            return Err(format!("after a restart: {violations:?}"));
+        }
+        self.same_digest(state, "after a restart")
+    }
+
+    /// A state that was taken to pieces and put together again must be the same (I7).
+    pub(crate) fn restores(&mut self, state: &State) -> Result<(), String> {
+        self.checks += 1;
+        let again = State::restore(state.records().map(Ok::<_, BadImage>));
+        let again = again.map_err(|error| format!("I7: {error}"))?;
+        let violations = again.check();
+        if !violations.is_empty() {
+            return Err(format!("after a restore: {violations:?}"));
+        }
+        self.same_digest(&again, "after a restore")
+    }
+
+    fn same_digest(&self, state: &State, when: &str) -> Result<(), String> {
+        if state.digest() == self.witness.digest() {
+            return Ok(());
+        }
+        let differs =
+            state.records().zip(self.witness.records()).find(|(left, right)| left != right);
+        Err(format!("I7: {when} the state differs: {differs:?}"))
+    }
+
+    /// Everything has settled: each acknowledged job is in the history once, each task ended once (I14, I15).
+    pub(crate) fn at_the_end(&mut self, requests: &[Request]) -> Result<(), String> {
+        for (id, job) in &self.model.jobs {
+            if !job.finished || job.tasks.iter().any(|task| task.over.is_none()) {
+                return Err(format!("I15: job {id} never finished: {:?}", job.tasks));
+            }
+        }
+        for request in requests {
+            let Command::SubmitJobs(SubmitJobs { jobs, idempotency }) = &request.command else {
+                continue;
+            };
+            let accepted = matches!(request.told, Some(Ok(_)));
+            let refused = matches!(request.told, Some(Err(_)));
+            for job in jobs {
+                let made = self.became.get(&job.name).map_or(0, Vec::len);
+                self.checks += 1;
+                let right = match (accepted, refused) {
+                    (true, _) => made == 1,
+                    // A refusal is not remembered under the key: a second copy of the request may still be granted.
+                    (_, true) => made == 0 || made == 1 && idempotency.is_some(),
+                    (false, false) => made <= 1,
+                };
+                if !right {
+                    return Err(format!(
+                        "I15: {} was told {:?} and made {made} jobs",
+                        job.name, request.told
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn brought(entry: &Entry, applied: &Applied) -> Brought {
+    let mut brought = Brought::default();
+    for (command, outcome) in entry.commands.iter().zip(&applied.outcomes) {
+        match (command, outcome) {
+            (Command::RegisterNode(spec), Ok(Reply::Node(id))) => {
+                brought.nodes.entry(*id).or_default().push_back(spec.clone());
+            }
+            (Command::CreateQueue(spec) | Command::ConfigureQueue(spec), Ok(_)) => {
+                brought.queues.entry(spec.name.clone()).or_default().push_back(spec.clone());
+            }
+            (
+                Command::SubmitJobs(SubmitJobs { jobs, .. }),
+                Ok(Reply::Submitted { first, replayed: false, .. }),
+            ) => {
+                let ids = (first.0..).map(JobId);
+                brought.jobs.extend(ids.zip(jobs.iter().cloned()));
+            }
+            _ => {}
+        }
+    }
+    brought
+}
