@@ -1,1 +1,31 @@
-//! The server: event loop, REST and worker sessions
+//! The server: the shell around the state machine and the controller.
+//!
+//! [`Server::start`] recovers what is on the disk, starts the core thread and serves REST and worker sessions on one port. What is
+//! decided is decided in the pure crates; here are the clock, the channel, the sockets and the threads.
+//!
+//! Absent on purpose: policies, the encoding of the log, and anything that runs tasks.
+
+mod clock;
+mod config;
+mod core_thread;
+mod disk_space;
+mod gateway;
+mod handle;
+mod history;
+mod listen;
+mod metrics;
+mod outbox;
+mod rest;
+mod ring;
+mod sessions;
+mod snapshots;
+mod start;
+
+pub use config::{LEASE_MAX, LEASE_MIN, OnFatal, PORT, ServerConfig, StartError};
+pub use start::{RunningServer, Server};
+
+/// Waits until the server shuts down.
+async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    drop(stop.wait_for(|stop| *stop).await);
+}

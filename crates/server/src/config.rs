@@ -1,0 +1,188 @@
+//! How one server process is set up, and why it may refuse to start.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rota_types::Span;
+
+/// The shortest lease: a worker needs time for a few heartbeats.
+pub const LEASE_MIN: Span = Span::from_millis(100);
+/// The longest lease: how long a dead node may hold its tasks.
+pub const LEASE_MAX: Span = Span::from_secs(3_600);
+/// The port of the REST interface and of worker sessions.
+pub const PORT: u16 = 7_600;
+
+/// What to do when the process can't go on: called once with the reason.
+pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Configuration of this process. What changes decisions (queues, nodes) is replicated state instead.
+#[derive(Clone)]
+pub struct ServerConfig {
+    /// Holds log, snapshots and history. Created if it does not exist.
+    pub data_dir: PathBuf,
+    /// Where REST and worker sessions are served. Loopback only; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Names other than those of this machine's loopback that may stand in `Host` headers.
+    pub hosts: Vec<String>,
+    /// How long a silent node keeps its attempts.
+    pub lease: Span,
+    /// Log bytes behind the last snapshot that call for the next one.
+    pub snapshot_log_bytes: u64,
+    /// Free bytes of disk below which submits are refused; finishing work goes on.
+    pub disk_reserve_bytes: u64,
+    /// The largest request body.
+    pub body_bytes_max: usize,
+    /// The largest body of a bulk submit.
+    pub bulk_bytes_max: usize,
+    /// Events that are kept for streams that resume.
+    pub events_kept_max: usize,
+    /// Finished jobs that the history keeps.
+    pub history_jobs_max: u64,
+    /// How long ago a job in the history may have finished.
+    pub history_age_max: Span,
+    /// Called when the log can't be written any more. Ends the process with code 70 if not set.
+    pub on_fatal: Option<OnFatal>,
+}
+
+impl ServerConfig {
+    /// The defaults, on `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            hosts: Vec::new(),
+            lease: Span::from_secs(10),
+            snapshot_log_bytes: 64 << 20,
+            disk_reserve_bytes: 256 << 20,
+            body_bytes_max: 1 << 20,
+            bulk_bytes_max: 64 << 20,
+            events_kept_max: 65_536,
+            history_jobs_max: 10_000_000,
+            history_age_max: Span::from_secs(30 * 24 * 3_600),
+            on_fatal: None,
+        }
+    }
+
+    /// How often workers are asked to be heard of: a lease survives three lost heartbeats.
+    #[must_use]
+    pub fn heartbeat(&self) -> Span {
+        Span(self.lease.micros() / 4)
+    }
+
+    /// Whether the process may start like this.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        if !self.listen.ip().is_loopback() {
+            return Err(StartError::NotLoopback(self.listen));
+        }
+        if self.lease < LEASE_MIN || self.lease > LEASE_MAX {
+            return Err(StartError::Lease(self.lease));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerConfig")
+            .field("data_dir", &self.data_dir)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The server did not start. Each message says what, why and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address can be reached from other machines.
+    #[error(
+        "refusing to listen on {0}: anyone who reaches that address could run commands, because there is no \
+         authentication yet; listen on a loopback address such as 127.0.0.1:{port} and reach it through an SSH tunnel: \
+         ssh -L {port}:127.0.0.1:{port} HOST", port = .0.port()
+    )]
+    NotLoopback(SocketAddr),
+    /// The lease is out of bounds.
+    #[error("the lease of {0} is not usable: choose one from {LEASE_MIN} to {LEASE_MAX}")]
+    Lease(Span),
+    /// The address is taken or not ours.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses that address (another rota server?) or choose another one \
+         with --listen"
+    )]
+    Listen {
+        /// What was asked for.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The data directory can't be used.
+    #[error("cannot use the data directory {}: {reason}; {remedy}", path.display())]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// What is on the disk does not make a state.
+    #[error(
+        "cannot recover from {}: {reason}; nothing was changed: restore the directory from a copy, or report this as a \
+         bug with the directory attached", path.display()
+    )]
+    Recover {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}; raise the limit on processes of this user (ulimit -u)")]
+    Thread(io::Error),
+}
+
+impl StartError {
+    /// The exit code that suits the error: 78 for a configuration, 74 for a disk, 71 for the system.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotLoopback(_) | Self::Lease(_) => 78,
+            Self::Data { .. } | Self::Recover { .. } => 74,
+            Self::Listen { .. } | Self::Thread(_) => 71,
+        }
+    }
+
+    pub(crate) fn recover(path: &Path, reason: impl ToString) -> Self {
+        Self::Recover { path: path.to_path_buf(), reason: reason.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listening(address: &str) -> ServerConfig {
+        ServerConfig { listen: address.parse().unwrap(), ..ServerConfig::new("data") }
+    }
+
+    #[test]
+    fn only_loopback_addresses_may_be_bound_and_the_refusal_says_what_to_do() {
+        for fine in ["127.0.0.1:0", "127.8.8.8:7600", "[::1]:7600"] {
+            assert!(listening(fine).check().is_ok(), "{fine}");
+        }
+        for open in ["0.0.0.0:7600", "[::]:7600", "192.168.1.1:7600", "[::ffff:10.0.0.1]:1"] {
+            let error = listening(open).check().unwrap_err();
+            assert_eq!(error.exit_code(), 78, "{open}");
+            assert!(error.to_string().contains("ssh -L"), "{error}");
+        }
+    }
+
+    #[test]
+    fn leases_are_bounded_on_both_sides() {
+        let ok = |lease| ServerConfig { lease, ..ServerConfig::new("data") }.check().is_ok();
+        assert!(!ok(Span(LEASE_MIN.0 - 1)) && ok(LEASE_MIN) && ok(Span(LEASE_MIN.0 + 1)));
+        assert!(ok(Span(LEASE_MAX.0 - 1)) && ok(LEASE_MAX) && !ok(Span(LEASE_MAX.0 + 1)));
+    }
+}

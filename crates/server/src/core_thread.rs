@@ -1,0 +1,344 @@
+//! The one thread that owns the state: it gathers commands into entries, has them made durable, applies them, and tells everybody.
+//!
+//! It never waits for anything but its channel. Whoever was acknowledged was committed and applied before; whoever reads here
+//! therefore sees it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, Instant};
+
+use rota_control::{Controller, Input, Now, Output};
+use rota_core::State;
+use rota_core::command::{Command, Entry, Outcome};
+use rota_ports::{EntryBytes, ReplicatedLog};
+use rota_store::history::History;
+use rota_store::writer::LogWriter;
+use rota_types::limits::BATCH_MAX;
+use rota_types::{LogIndex, NodeId, Steady, Timestamp};
+use tokio::sync::oneshot;
+use tracing::{debug, error, info, warn};
+
+use crate::clock::Clock;
+use crate::config::OnFatal;
+use crate::handle::{Applied, Asker, Core, Proposal, Request, SnapshotFailed, SnapshotResult};
+use crate::metrics::{Launched, Metrics};
+use crate::ring::{Batch, Ring};
+use crate::sessions::Sessions;
+use crate::snapshots::Snapshots;
+
+/// Entries that may be proposed and not yet committed: the log thread makes all that wait durable with one sync.
+const IN_FLIGHT_MAX: usize = 64;
+/// Bytes of proposals that are gathered into one entry. One proposal alone may be larger.
+const ENTRY_BYTES_TARGET: usize = 4 << 20;
+/// Requests that are taken in before the log is looked after again.
+const DRAIN_MAX: usize = 4_096;
+/// The longest sleep, so that a lost wake-up would be an annoyance and not an outage.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// What a read on the core thread sees.
+pub(crate) struct View<'a> {
+    pub(crate) state: &'a State,
+    pub(crate) controller: &'a Controller,
+    pub(crate) sessions: &'a Sessions,
+    pub(crate) launched: &'a Launched,
+    pub(crate) metrics: &'a Metrics,
+    /// Steady time now; the state's own stands still between entries.
+    pub(crate) steady: Steady,
+}
+
+/// What the thread is made of.
+pub(crate) struct Parts {
+    pub(crate) state: State,
+    pub(crate) controller: Controller,
+    pub(crate) log: Box<dyn ReplicatedLog>,
+    pub(crate) log_writer: LogWriter,
+    pub(crate) core: Core,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) history: Arc<History>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) on_fatal: OnFatal,
+}
+
+/// The thread's memory.
+pub(crate) struct CoreThread {
+    parts: Parts,
+    clock: Clock,
+    sessions: Sessions,
+    launched: Launched,
+    metrics: Metrics,
+    /// Not proposed yet, in order.
+    waiting: VecDeque<Proposal>,
+    /// Proposed and not committed, in order.
+    in_flight: VecDeque<InFlight>,
+    wake_at: Option<Instant>,
+    stopping: Option<oneshot::Sender<LogIndex>>,
+    failed: bool,
+}
+
+/// An entry between proposal and commit. Its commands stay here so that nobody has to decode them again.
+struct InFlight {
+    bytes: EntryBytes,
+    at: Timestamp,
+    steady: Steady,
+    commands: Vec<Command>,
+    /// Who asked, each for how many of the commands.
+    askers: Vec<(usize, Asker)>,
+}
+
+impl CoreThread {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let clock = Clock::new(parts.state.now(), parts.state.steady());
+        Self {
+            parts,
+            clock,
+            sessions: Sessions::default(),
+            launched: Launched::default(),
+            metrics: Metrics::new(),
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            wake_at: None,
+            stopping: None,
+            failed: false,
+        }
+    }
+
+    /// Runs until told to stop, until nobody can speak to it any more, or until the log fails.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+        self.step(Input::Elected);
+        self.settle();
+        while !self.failed {
+            match requests.recv_timeout(self.sleep()) {
+                Ok(request) => {
+                    self.handle(request);
+                    self.drain(requests);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.wake_at.is_some_and(|at| at <= Instant::now()) {
+                self.wake_at = None;
+                self.step(Input::Woke);
+            }
+            self.settle();
+            if self.stopping.is_some() && self.waiting.is_empty() && self.in_flight.is_empty() {
+                break;
+            }
+        }
+        self.sessions.end_all();
+        let index = self.parts.state.index();
+        if let Some(stopped) = self.stopping.take() {
+            let _sent = stopped.send(index);
+        }
+        info!(%index, "core thread ended");
+    }
+
+    fn sleep(&self) -> Duration {
+        let until = self.wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+        until.map_or(SLEEP_MAX, |until| until.min(SLEEP_MAX))
+    }
+
+    fn drain(&mut self, requests: &Receiver<Request>) {
+        for _ in 0..DRAIN_MAX {
+            match requests.try_recv() {
+                Ok(request) => self.handle(request),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn handle(&mut self, request: Request) {
+        match request {
+            Request::Propose(proposal) => self.waiting.push_back(proposal),
+            Request::Query(query) => {
+                (query.run)(&self.view());
+                drop(query.permit);
+            }
+            Request::Persisted(frame, took) => {
+                self.metrics.note_sync(took, self.clock.steady());
+                self.parts.log.persisted(frame);
+                self.carry_out();
+            }
+            Request::LogFailed(reason) => self.fail(&reason),
+            Request::Attach(attach) => {
+                let node = attach.node;
+                self.sessions.attach(attach, &self.parts.state);
+                self.step(Input::Heartbeat(node));
+            }
+            Request::Detach(node, session) => {
+                if self.sessions.detach(node, session) {
+                    debug!(%node, "worker disconnected");
+                }
+            }
+            Request::Heard(node) => self.heard(node),
+            Request::Started(node, launched) => {
+                self.heard(node);
+                for (attempt, at) in launched {
+                    self.launched.note(&self.parts.state, attempt, at);
+                }
+            }
+            Request::Snapshotted(index, result) => self.snapshotted(index, result),
+            Request::Stop(reply) => self.stopping = Some(reply),
+            Request::Abandon => self.failed = true,
+        }
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            state: &self.parts.state,
+            controller: &self.parts.controller,
+            sessions: &self.sessions,
+            launched: &self.launched,
+            metrics: &self.metrics,
+            steady: self.clock.steady(),
+        }
+    }
+
+    fn heard(&mut self, node: NodeId) {
+        // A worker whose node was given up has to register again first.
+        if self.sessions.heard(node) {
+            self.step(Input::Heartbeat(node));
+        }
+    }
+
+    /// Tells the controller, and does what it wants.
+    fn step(&mut self, input: Input<'_>) {
+        let now = Now { monotonic: self.clock.monotonic(), steady: self.clock.steady() };
+        for output in self.parts.controller.step(&self.parts.state, input, now) {
+            match output {
+                Output::Propose(tag, command) => self.waiting.push_back(Proposal {
+                    commands: vec![command],
+                    bytes: 1_024,
+                    asker: Asker::Controller(tag),
+                }),
+                Output::WakeAt(at) => self.wake_at = Some(self.clock.instant(at)),
+            }
+        }
+    }
+
+    /// Proposes and applies until there is nothing more to do without waiting.
+    fn settle(&mut self) {
+        while !self.failed && (self.propose_entry() || self.carry_out()) {}
+    }
+
+    /// Gathers what waits into one entry. Returns whether it proposed one.
+    fn propose_entry(&mut self) -> bool {
+        if self.waiting.is_empty() || self.in_flight.len() >= IN_FLIGHT_MAX {
+            return false;
+        }
+        let mut commands = Vec::new();
+        let mut askers = Vec::new();
+        let mut bytes = 0_usize;
+        while let Some(next) = self.waiting.front() {
+            bytes = bytes.saturating_add(next.bytes);
+            let full =
+                commands.len() + next.commands.len() > BATCH_MAX || bytes > ENTRY_BYTES_TARGET;
+            if full && !commands.is_empty() {
+                break;
+            }
+            let Some(proposal) = self.waiting.pop_front() else { break };
+            askers.push((proposal.commands.len(), proposal.asker));
+            commands.extend(proposal.commands);
+        }
+        let (at, steady) = self.clock.stamp();
+        let bytes = rota_wire::log::encode_entry(at, steady, &commands);
+        if let Err(refused) = self.parts.log.propose(Arc::clone(&bytes)) {
+            // One server always leads, and the number in flight is bounded here: a refusal is not expected, and definite.
+            warn!(?refused, "the log took no entry");
+            return false;
+        }
+        self.in_flight.push_back(InFlight { bytes, at, steady, commands, askers });
+        true
+    }
+
+    /// Does what the log wants. Returns whether entries were applied.
+    fn carry_out(&mut self) -> bool {
+        let effects = self.parts.log.poll();
+        if let Some(frame) = effects.frame {
+            self.parts.log_writer.append(frame);
+        }
+        let applied = !effects.committed.is_empty();
+        for (index, bytes) in effects.committed {
+            if !self.failed {
+                self.commit(index, &bytes);
+            }
+        }
+        applied
+    }
+
+    fn commit(&mut self, index: LogIndex, bytes: &EntryBytes) {
+        let own = self.in_flight.front().is_some_and(|entry| Arc::ptr_eq(&entry.bytes, bytes));
+        let (entry, askers) = match own.then(|| self.in_flight.pop_front()).flatten() {
+            Some(InFlight { at, steady, commands, askers, .. }) => {
+                (Entry { index, at, steady, commands }, askers)
+            }
+            None => match rota_wire::log::decode_entry(index, bytes) {
+                Ok(entry) => (entry, Vec::new()),
+                Err(error) => return self.fail(&format!("entry {index} can't be read: {error}")),
+            },
+        };
+        let rota_core::Applied { outcomes, events } = self.parts.state.apply(&entry);
+        self.parts.core.note_applied(index);
+        self.sessions.observe(&self.parts.state, &entry.commands, &events);
+        self.metrics.observe(&self.parts.state, &events);
+        self.metrics.note_outcomes(&entry.commands, &outcomes);
+        self.launched.forget(&events);
+        self.step(Input::Applied(&events));
+        let at = self.parts.state.now();
+        self.parts.history.feed(index, at, &events);
+        self.parts.ring.push(Batch { index, at, events: Arc::from(events) });
+        self.answer(index, askers, outcomes);
+        self.parts.snapshots.note_entry(bytes.len() as u64);
+        self.parts.snapshots.begin_if_due(&self.parts.state);
+    }
+
+    fn snapshotted(&mut self, index: LogIndex, result: SnapshotResult) {
+        self.parts.snapshots.finished(result.as_ref().ok());
+        match result {
+            Ok(made) => {
+                self.metrics.counters.snapshots += 1;
+                info!(%index, bytes = made.bytes, "snapshot stored");
+                self.compact();
+            }
+            Err(SnapshotFailed::Again(reason)) => {
+                self.metrics.counters.snapshot_failures += 1;
+                error!(%index, %reason, "no snapshot: the log grows until the next attempt");
+            }
+            Err(SnapshotFailed::Differs(reason)) => self.fail(&reason),
+        }
+    }
+
+    /// Lets the log drop what both a snapshot and the history cover. The history was stored before the snapshot was made.
+    fn compact(&mut self) {
+        let index = self.parts.snapshots.covered().min(self.parts.history.durable_index());
+        if index > LogIndex(0) {
+            self.parts.log.compact(index);
+            self.parts.log_writer.truncate_before(index);
+        }
+    }
+
+    /// Ends everything: nobody is acknowledged any more.
+    fn fail(&mut self, reason: &str) {
+        if !self.failed {
+            self.failed = true;
+            error!(%reason, "the server can't go on");
+            (self.parts.on_fatal)(reason);
+        }
+    }
+
+    /// Tells everybody who asked what became of it.
+    fn answer(&mut self, index: LogIndex, askers: Vec<(usize, Asker)>, outcomes: Vec<Outcome>) {
+        let mut outcomes = outcomes.into_iter();
+        for (commands, asker) in askers {
+            let outcomes: Vec<Outcome> = outcomes.by_ref().take(commands).collect();
+            match asker {
+                Asker::Caller(reply, permits) => {
+                    drop(reply.send(Applied { index, outcomes }));
+                    drop(permits);
+                }
+                Asker::Controller(tag) => self.step(Input::Answered(tag)),
+                Asker::Session(permit) => drop(permit),
+            }
+        }
+    }
+}

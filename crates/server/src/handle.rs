@@ -1,0 +1,261 @@
+//! How the rest of the process speaks to the core thread.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use rota_control::Tag;
+use rota_core::command::{Command, Outcome};
+use rota_ports::FrameSeq;
+use rota_types::{AttemptId, LogIndex, NodeId, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::core_thread::View;
+use crate::outbox::Outbox;
+
+/// Commands that may wait for their commit, besides finishing work, which always may.
+pub(crate) const PROPOSALS_MAX: usize = 4_096;
+/// Bytes of them.
+pub(crate) const PROPOSAL_BYTES_MAX: usize = 128 << 20;
+/// Reads that may wait for the core thread.
+pub(crate) const READS_MAX: usize = 2_048;
+/// What byte permits are counted in.
+const BLOCK: usize = 4_096;
+
+const _: () = assert!(PROPOSAL_BYTES_MAX >= 2 * rota_types::limits::ENTRY_BYTES_MAX);
+
+/// Everything that can happen to the core thread.
+pub(crate) enum Request {
+    /// Somebody asks for changes.
+    Propose(Proposal),
+    /// Somebody reads. Has to be short: a page, not a scan.
+    Query(Query),
+    /// The log thread has made frames durable, in this time.
+    Persisted(FrameSeq, Duration),
+    /// The log thread could not.
+    LogFailed(String),
+    /// A worker's session is ready for what its node must run.
+    Attach(Attach),
+    /// A worker's session is over.
+    Detach(NodeId, u64),
+    /// A worker was heard of.
+    Heard(NodeId),
+    /// A worker has launched attempts: for display.
+    Started(NodeId, Vec<(AttemptId, Timestamp)>),
+    /// A snapshot at this index is safely stored.
+    Snapshotted(LogIndex, SnapshotResult),
+    /// The process shuts down: finish what was taken in.
+    Stop(oneshot::Sender<LogIndex>),
+    /// End at once, as if the process had been killed.
+    Abandon,
+}
+
+/// How making a snapshot went.
+pub(crate) type SnapshotResult = Result<SnapshotMade, SnapshotFailed>;
+
+/// A snapshot that was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotMade {
+    pub(crate) bytes: u64,
+    /// The log may be dropped up to here: an older snapshot that is still there can stand in for a damaged new one.
+    pub(crate) covered: LogIndex,
+}
+
+/// A snapshot that was not made.
+#[derive(Clone, Debug)]
+pub(crate) enum SnapshotFailed {
+    /// Another attempt may go better.
+    Again(String),
+    /// Snapshot and log make another state than the one in memory: one of them is wrong.
+    Differs(String),
+}
+
+/// Commands that go into one entry together.
+pub(crate) struct Proposal {
+    pub(crate) commands: Vec<Command>,
+    /// Roughly their encoded size.
+    pub(crate) bytes: usize,
+    pub(crate) asker: Asker,
+}
+
+/// Who waits for a proposal.
+pub(crate) enum Asker {
+    /// Told the outcomes after the commit; dropped if they will not be known. The permits are given back then.
+    Caller(oneshot::Sender<Applied>, Vec<OwnedSemaphorePermit>),
+    /// Told that it is over.
+    Controller(Tag),
+    /// A worker's session: its outbox tells it what is settled.
+    Session(OwnedSemaphorePermit),
+}
+
+/// What became of a proposal.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub(crate) index: LogIndex,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+/// A read on the core thread.
+pub(crate) struct Query {
+    pub(crate) run: Box<dyn FnOnce(&View<'_>) + Send>,
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// A session that takes over its node.
+pub(crate) struct Attach {
+    pub(crate) node: NodeId,
+    pub(crate) session: u64,
+    pub(crate) incarnation: u64,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+/// Whether a proposal may be refused because there is too much to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// New work waits its turn.
+    New,
+    /// Finishing work (reports, cancels, operators) is never refused.
+    Finishing,
+}
+
+/// Why the core thread gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CoreError {
+    /// Nothing was done.
+    #[error("too much waits for its turn")]
+    Overloaded,
+    /// The process is going down; a change may or may not have been made.
+    #[error("the server is shutting down")]
+    Stopped,
+}
+
+/// A handle on the core thread.
+#[derive(Clone)]
+pub(crate) struct Core {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    requests: mpsc::Sender<Request>,
+    applied: AtomicU64,
+    proposals: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+}
+
+impl Core {
+    /// A handle, and the end of the channel that the thread reads.
+    pub(crate) fn new(applied: LogIndex) -> (Self, mpsc::Receiver<Request>) {
+        let (requests, receiver) = mpsc::channel();
+        let inner = Inner {
+            requests,
+            applied: AtomicU64::new(applied.0),
+            proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
+            bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX / BLOCK)),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+        };
+        (Self { inner: Arc::new(inner) }, receiver)
+    }
+
+    /// The last applied entry.
+    pub(crate) fn applied(&self) -> LogIndex {
+        LogIndex(self.inner.applied.load(Ordering::Acquire))
+    }
+
+    /// Notes the last applied entry. For the core thread only.
+    pub(crate) fn note_applied(&self, index: LogIndex) {
+        self.inner.applied.store(index.0, Ordering::Release);
+    }
+
+    /// Tells the core thread something that needs no answer. A process that goes down needs none either.
+    pub(crate) fn tell(&self, request: Request) {
+        drop(self.inner.requests.send(request));
+    }
+
+    /// Asks for changes and waits until they are durable and applied.
+    pub(crate) async fn propose(
+        &self,
+        urgency: Urgency,
+        commands: Vec<Command>,
+        bytes: usize,
+    ) -> Result<Applied, CoreError> {
+        let permits = match urgency {
+            Urgency::Finishing => Vec::new(),
+            Urgency::New => self.admit(bytes)?,
+        };
+        let (reply, answer) = oneshot::channel();
+        let proposal = Proposal { commands, bytes, asker: Asker::Caller(reply, permits) };
+        self.tell(Request::Propose(proposal));
+        answer.await.map_err(|_| CoreError::Stopped)
+    }
+
+    /// Asks for one change.
+    pub(crate) async fn command(
+        &self,
+        urgency: Urgency,
+        command: Command,
+    ) -> Result<(LogIndex, Outcome), CoreError> {
+        let mut applied = self.propose(urgency, vec![command], 256).await?;
+        let outcome = applied.outcomes.pop().ok_or(CoreError::Stopped)?;
+        Ok((applied.index, outcome))
+    }
+
+    fn admit(&self, bytes: usize) -> Result<Vec<OwnedSemaphorePermit>, CoreError> {
+        let blocks = u32::try_from(bytes.div_ceil(BLOCK).max(1)).unwrap_or(u32::MAX);
+        let count = Arc::clone(&self.inner.proposals).try_acquire_owned();
+        let bytes = Arc::clone(&self.inner.bytes).try_acquire_many_owned(blocks);
+        match (count, bytes) {
+            (Ok(count), Ok(bytes)) => Ok(vec![count, bytes]),
+            _ => Err(CoreError::Overloaded),
+        }
+    }
+
+    /// Reads on the core thread; sees every write that was acknowledged before.
+    pub(crate) async fn query<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, CoreError> {
+        let permit =
+            Arc::clone(&self.inner.reads).try_acquire_owned().map_err(|_| CoreError::Overloaded)?;
+        let (reply, answer) = oneshot::channel();
+        let run = Box::new(move |view: &View<'_>| {
+            drop(reply.send(read(view)));
+        });
+        self.tell(Request::Query(Query { run, permit }));
+        answer.await.map_err(|_| CoreError::Stopped)
+    }
+
+    /// How long a caller that was refused should wait: short, because what is queued is gone within a few syncs.
+    pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(core: &Core, count: usize, bytes: usize) -> Vec<Vec<OwnedSemaphorePermit>> {
+        (0..count).map_while(|_| core.admit(bytes).ok()).collect()
+    }
+
+    #[test]
+    fn exactly_as_many_proposals_wait_as_may() {
+        let (core, _requests) = Core::new(LogIndex(0));
+        let mut held = admitted(&core, PROPOSALS_MAX - 1, 1);
+        assert_eq!(held.len(), PROPOSALS_MAX - 1);
+        held.extend(admitted(&core, 1, 1));
+        assert_eq!(held.len(), PROPOSALS_MAX);
+        assert_eq!(core.admit(1).err(), Some(CoreError::Overloaded));
+        held.pop();
+        assert!(core.admit(1).is_ok());
+    }
+
+    #[test]
+    fn exactly_as_many_bytes_wait_as_may() {
+        let (core, _requests) = Core::new(LogIndex(0));
+        assert!(core.admit(PROPOSAL_BYTES_MAX - 1).is_ok());
+        assert!(core.admit(PROPOSAL_BYTES_MAX).is_ok());
+        assert!(core.admit(PROPOSAL_BYTES_MAX + 1).is_err());
+        let _all = core.admit(PROPOSAL_BYTES_MAX).unwrap();
+        assert!(core.admit(1).is_err());
+    }
+}

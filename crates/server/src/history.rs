@@ -1,0 +1,112 @@
+//! The history of finished work, for handlers: reads wait for the disk on threads that may.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use rota_core::event::AttemptRecord;
+use rota_core::job::FinishedJob;
+use rota_store::StoreError;
+use rota_store::history::{self, JobFilter, Page, Retention};
+use rota_types::{JobId, TaskId};
+use tokio::sync::watch;
+use tracing::warn;
+
+/// How often what is too old is removed.
+const PRUNE_EVERY: Duration = Duration::from_secs(300);
+/// Rows that are removed at a time, so that writers get their turn.
+const PRUNE_ROWS: usize = 2_000;
+
+/// Reads finished work. Does not keep the files open: connections may outlive the core thread, which owns them.
+#[derive(Clone)]
+pub(crate) struct History(pub(crate) Weak<history::History>);
+
+/// The history could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct HistoryError(String);
+
+impl From<HistoryError> for crate::rest::problem::Refused {
+    fn from(error: HistoryError) -> Self {
+        crate::rest::problem::internal("reading the history", error)
+    }
+}
+
+impl History {
+    /// A finished job.
+    pub(crate) async fn job(&self, id: JobId) -> Result<Option<FinishedJob>, HistoryError> {
+        self.read(move |history| history.job(id)).await
+    }
+
+    /// Finished jobs below `before`, newest first. A page may be short and not be the last.
+    pub(crate) async fn jobs(
+        &self,
+        filter: JobFilter,
+        before: JobId,
+        limit: usize,
+    ) -> Result<Page<FinishedJob, JobId>, HistoryError> {
+        self.read(move |history| history.jobs(&filter, Some(before), limit)).await
+    }
+
+    /// Ended attempts of a task.
+    pub(crate) async fn attempts(&self, task: TaskId) -> Result<Vec<AttemptRecord>, HistoryError> {
+        self.read(move |history| history.attempts(task)).await
+    }
+
+    /// The last ended attempt of each of a job's tasks from `from` to `to`, both included.
+    pub(crate) async fn last_attempts(
+        &self,
+        from: TaskId,
+        to: u32,
+    ) -> Result<Vec<AttemptRecord>, HistoryError> {
+        self.read(move |history| {
+            let mut last: Vec<AttemptRecord> = Vec::new();
+            let mut next = Some(from.index);
+            while let Some(index) = next.filter(|index| *index <= to) {
+                let page = history.attempts_of_job(from.job, index, 1_000)?;
+                for record in page.items {
+                    if record.attempt.task.index > to {
+                        return Ok(last);
+                    }
+                    last.pop_if(|known| known.attempt.task == record.attempt.task);
+                    last.push(record);
+                }
+                next = page.next;
+            }
+            Ok(last)
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&history::History) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, HistoryError> {
+        let Some(history) = self.0.upgrade() else {
+            return Err(HistoryError("the server is shutting down".to_owned()));
+        };
+        match tokio::task::spawn_blocking(move || read(&history)).await {
+            Ok(result) => result.map_err(|error| HistoryError(error.to_string())),
+            Err(error) => Err(HistoryError(error.to_string())),
+        }
+    }
+
+    /// Removes what is too old, now and then, until `stop`.
+    pub(crate) async fn prune(self, retention: Retention, mut stop: watch::Receiver<bool>) {
+        loop {
+            let more = self
+                .read(move |history| history.prune(&retention, crate::clock::wall(), PRUNE_ROWS))
+                .await;
+            let pause = match more {
+                Ok(true) => Duration::from_millis(50),
+                Ok(false) => PRUNE_EVERY,
+                Err(error) => {
+                    warn!(%error, "cannot remove old history");
+                    PRUNE_EVERY
+                }
+            };
+            if tokio::time::timeout(pause, crate::stopped(&mut stop)).await.is_ok() {
+                return;
+            }
+        }
+    }
+}

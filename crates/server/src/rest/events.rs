@@ -1,0 +1,309 @@
+//! What becomes true, as server-sent events that can be resumed.
+
+use std::collections::VecDeque;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use rota_api::{ErrorCode, Event, EventQuery, Moment, Problem};
+use rota_core::command::Placement;
+use rota_core::event::{self, AttemptRecord, Next};
+use rota_core::job::FinishedJob;
+use rota_types::{LogIndex, NodeId, TaskId, Timestamp};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+
+use super::App;
+use super::extract::Query;
+use super::present;
+use super::problem::{Answer, refuse};
+use crate::ring::{Batch, Cursor, Read};
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+/// Between comments that keep idle connections open.
+const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
+/// Entries that are rendered at a time.
+const BATCHES_MAX: usize = 256;
+
+/// Follows events.
+///
+/// `id:` is `index:seq`, `event:` the type, `data:` the event. `Last-Event-ID` or `since` resumes behind an event; if that is not kept any
+/// more, the stream begins with `event: reset`: read the lists again. Only what follows is sent otherwise. A comment comes every 15 s.
+#[utoipa::path(get, path = "/v1/events", tag = "cluster", operation_id = "followEvents",
+    params(EventQuery, ("Last-Event-ID" = Option<String>, Header, description = "Resume behind this event.")), responses(
+    (status = 200, description = "The stream.", body = String, content_type = "text/event-stream"),
+    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn follow_events(
+    State(app): State<App>,
+    headers: HeaderMap,
+    Query(query): Query<EventQuery>,
+) -> Answer<Response> {
+    let filter = Filter::new(&query)?;
+    let last = match headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
+        Some(Ok(text)) => Some(text.to_owned()),
+        Some(Err(_)) => return Err(bad_cursor()),
+        None => query.since.clone(),
+    };
+    let cursor = match last.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => parse_cursor(text).ok_or_else(bad_cursor)?,
+        None => app.ring.head(),
+    };
+    let changed = app.ring.watch();
+    let stop = app.stop.clone();
+    let follower = Follower { app, filter, cursor, changed, stop, ready: VecDeque::new() };
+    let stream = futures_util::stream::unfold(follower, Follower::next);
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+fn bad_cursor() -> super::problem::Refused {
+    refuse(ErrorCode::InvalidParameter, "an event is named by index:seq, such as 812:0")
+}
+
+/// `index:seq`, or `index` for everything behind that entry.
+fn parse_cursor(text: &str) -> Option<Cursor> {
+    let (index, seq) = match text.split_once(':') {
+        Some((index, seq)) => (index, seq.parse().ok()?),
+        None => (text, u32::MAX),
+    };
+    Some(Cursor { index: LogIndex(index.parse().ok()?), seq })
+}
+
+struct Filter {
+    kinds: Option<Vec<String>>,
+    job: Option<u64>,
+}
+
+impl Filter {
+    fn new(query: &EventQuery) -> Answer<Self> {
+        let kinds: Option<Vec<String>> = query
+            .types
+            .as_deref()
+            .filter(|types| !types.is_empty())
+            .map(|types| types.split(',').map(|kind| kind.trim().to_owned()).collect());
+        for kind in kinds.iter().flatten() {
+            if !["job", "task", "node", "queue"].contains(&kind.as_str()) {
+                let detail = format!("types: {kind:?} is none of job, task, node, queue");
+                return Err(refuse(ErrorCode::InvalidParameter, detail));
+            }
+        }
+        Ok(Self { kinds, job: query.job })
+    }
+
+    fn admits(&self, subject: &str, event: &Event) -> bool {
+        self.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind == subject))
+            && self.job.is_none_or(|job| event.job == Some(job))
+    }
+}
+
+/// One stream: reads the ring at its own pace.
+struct Follower {
+    app: App,
+    filter: Filter,
+    cursor: Cursor,
+    changed: watch::Receiver<LogIndex>,
+    stop: watch::Receiver<bool>,
+    ready: VecDeque<Bytes>,
+}
+
+impl Follower {
+    async fn next(mut self) -> Option<(Result<Bytes, std::io::Error>, Self)> {
+        loop {
+            if let Some(text) = self.ready.pop_front() {
+                return Some((Ok(text), self));
+            }
+            self.changed.mark_unchanged();
+            match self.app.ring.read(self.cursor, BATCHES_MAX) {
+                Read::Reset(cursor) => {
+                    self.cursor = cursor;
+                    let Cursor { index, .. } = cursor;
+                    let text = format!(
+                        "id: {index}:{}\nevent: reset\ndata: {{\"index\":{index}}}\n\n",
+                        u32::MAX
+                    );
+                    return Some((Ok(Bytes::from(text)), self));
+                }
+                Read::Batches(batches) if !batches.is_empty() => self.render(&batches).await?,
+                Read::Batches(_) => {
+                    tokio::select! {
+                        changed = self.changed.changed() => changed.ok()?,
+                        () = tokio::time::sleep(KEEP_ALIVE) => {
+                            return Some((Ok(Bytes::from_static(b": keep-alive\n\n")), self));
+                        }
+                        () = crate::stopped(&mut self.stop) => return None,
+                    }
+                }
+            }
+        }
+    }
+
+    async fn render(&mut self, batches: &[Batch]) -> Option<()> {
+        let nodes: std::collections::BTreeSet<NodeId> =
+            batches.iter().flat_map(|batch| batch.events.iter()).filter_map(node_of).collect();
+        let names: std::collections::BTreeMap<NodeId, String> = if nodes.is_empty() {
+            std::collections::BTreeMap::new()
+        } else {
+            let named = self.app.core.query(move |view| {
+                nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
+            });
+            named.await.ok()?
+        };
+        let mut text = String::new();
+        for batch in batches {
+            for (seq, event) in batch.events.iter().enumerate() {
+                let seq = u32::try_from(seq).unwrap_or(u32::MAX);
+                let here = Cursor { index: batch.index, seq };
+                if here <= self.cursor {
+                    continue;
+                }
+                let node = node_of(event).and_then(|node| names.get(&node).cloned());
+                let (subject, told) = tell(batch.index, seq, batch.at, event, node);
+                if self.filter.admits(subject, &told)
+                    && let Ok(data) = serde_json::to_string(&told)
+                {
+                    text.push_str(&format!(
+                        "id: {}:{seq}\nevent: {}\ndata: {data}\n\n",
+                        batch.index, told.kind
+                    ));
+                }
+            }
+            self.cursor = Cursor { index: batch.index, seq: u32::MAX };
+        }
+        if !text.is_empty() {
+            self.ready.push_back(Bytes::from(text));
+        }
+        Some(())
+    }
+}
+
+fn node_of(event: &event::Event) -> Option<NodeId> {
+    match event {
+        event::Event::AttemptsCreated(placement) => Some(placement.node),
+        event::Event::AttemptEnded(record) => Some(record.node),
+        event::Event::NodeRegistered(node)
+        | event::Event::NodeLost(node)
+        | event::Event::NodeDraining(node, _) => Some(*node),
+        event::Event::JobSubmitted(_)
+        | event::Event::StopRequested(_)
+        | event::Event::TaskQueued(_)
+        | event::Event::TasksCancelled { .. }
+        | event::Event::JobFinished(_)
+        | event::Event::NodeRemoved { .. }
+        | event::Event::QueueConfigured(_)
+        | event::Event::QueuePaused(..)
+        | event::Event::QueueRemoved(_) => None,
+    }
+}
+
+/// What an event is about, and the event in JSON.
+fn tell(
+    index: LogIndex,
+    seq: u32,
+    at: Timestamp,
+    event: &event::Event,
+    node: Option<String>,
+) -> (&'static str, Event) {
+    let mut told = Event { index: index.0, seq, at: Moment(at), node, ..Event::default() };
+    let (subject, kind) = match event {
+        event::Event::JobSubmitted(job) => {
+            told.job = Some(job.0);
+            ("job", "job_submitted")
+        }
+        event::Event::JobFinished(job) => {
+            tell_finished(&mut told, job);
+            ("job", "job_finished")
+        }
+        event::Event::TasksCancelled { job, tasks, reason } => {
+            told.job = Some(job.0);
+            put(&mut told.data, "tasks", json!(tasks.to_string()));
+            put(&mut told.data, "reason", json!(reason));
+            ("task", "tasks_cancelled")
+        }
+        event::Event::AttemptsCreated(placement) => {
+            tell_created(&mut told, placement);
+            ("task", "attempts_created")
+        }
+        event::Event::AttemptEnded(record) => {
+            tell_ended(&mut told, record);
+            ("task", "attempt_ended")
+        }
+        event::Event::StopRequested(attempt) => {
+            about_task(&mut told, attempt.task);
+            told.attempt = Some(attempt.to_string());
+            ("task", "stop_requested")
+        }
+        event::Event::TaskQueued(task) => {
+            about_task(&mut told, *task);
+            ("task", "task_queued")
+        }
+        event::Event::NodeRegistered(_) => ("node", "node_registered"),
+        event::Event::NodeLost(_) => ("node", "node_lost"),
+        event::Event::NodeDraining(_, draining) => {
+            put(&mut told.data, "draining", json!(draining));
+            ("node", "node_draining")
+        }
+        event::Event::NodeRemoved { name, .. } => {
+            told.node = Some(name.to_string());
+            ("node", "node_removed")
+        }
+        event::Event::QueueConfigured(queue) => {
+            told.queue = Some(queue.to_string());
+            ("queue", "queue_configured")
+        }
+        event::Event::QueuePaused(queue, paused) => {
+            told.queue = Some(queue.to_string());
+            put(&mut told.data, "paused", json!(paused));
+            ("queue", "queue_paused")
+        }
+        event::Event::QueueRemoved(queue) => {
+            told.queue = Some(queue.to_string());
+            ("queue", "queue_removed")
+        }
+    };
+    kind.clone_into(&mut told.kind);
+    (subject, told)
+}
+
+fn put(data: &mut Map<String, Value>, key: &str, value: Value) {
+    data.insert(key.to_owned(), value);
+}
+
+fn about_task(told: &mut Event, task: TaskId) {
+    told.job = Some(task.job.0);
+    told.task = Some(task.to_string());
+}
+
+fn tell_created(told: &mut Event, placement: &Placement) {
+    about_task(told, placement.task);
+    put(&mut told.data, "count", json!(placement.count));
+}
+
+fn tell_ended(told: &mut Event, record: &AttemptRecord) {
+    about_task(told, record.attempt.task);
+    told.attempt = Some(record.attempt.to_string());
+    put(&mut told.data, "state", json!(present::attempt_state(record.state)));
+    if let Some(failure) = &record.failure {
+        put(&mut told.data, "failure", json!(rota_api::Failure::from(failure)));
+    }
+    let next = match record.next {
+        Next::Queued => json!("queued"),
+        Next::Waiting(_) => json!("waiting"),
+        Next::Finished(state) => json!(present::over(state)),
+    };
+    put(&mut told.data, "task_state", next);
+}
+
+fn tell_finished(told: &mut Event, job: &FinishedJob) {
+    let finished = present::finished_job(job);
+    told.job = Some(job.id.0);
+    told.queue = Some(finished.queue);
+    put(&mut told.data, "name", json!(finished.name));
+    put(&mut told.data, "state", json!(finished.state));
+    put(&mut told.data, "counts", json!(finished.counts));
+}

@@ -1,0 +1,176 @@
+//! Bodies, queries and paths, read strictly: what is wrong is said in one way everywhere.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use http::request::Parts;
+use rota_api::{ErrorCode, Mistake};
+use serde::de::DeserializeOwned;
+
+use super::App;
+use super::problem::{Refused, refuse};
+
+/// Levels of lists and objects in a JSON body.
+pub(crate) const JSON_DEPTH_MAX: usize = 32;
+
+/// A query string, every parameter known.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Refused> {
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| refuse(ErrorCode::InvalidParameter, error.body_text()))
+    }
+}
+
+/// One part of the path as an id or a name.
+pub(crate) struct PathPart<T>(pub(crate) T);
+
+impl<T> FromRequestParts<App> for PathPart<T>
+where
+    T: std::str::FromStr + Send,
+    T::Err: std::fmt::Display,
+{
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
+        let wrong = |detail: String| refuse(ErrorCode::InvalidParameter, detail);
+        let axum::extract::Path(text) =
+            axum::extract::Path::<String>::from_request_parts(parts, app)
+                .await
+                .map_err(|error| wrong(error.body_text()))?;
+        text.parse().map(Self).map_err(|error| wrong(format!("{text:?} in the path: {error}")))
+    }
+}
+
+/// A JSON body; an empty one means the default.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refused> {
+        let (parts, body) = request.into_parts();
+        let bytes = read_body(&parts.headers, body, app.config.body_bytes_max).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if media_type(&parts.headers) != "application/json" {
+            return Err(unsupported(&parts.headers));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+/// The media type without its parameters, in lower case.
+pub(crate) fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    value.split(';').next().unwrap_or("").trim().to_ascii_lowercase()
+}
+
+/// The refusal of a body that is not in a known form.
+pub(crate) fn unsupported(headers: &HeaderMap) -> Refused {
+    let found = match media_type(headers) {
+        none if none.is_empty() => "no media type".to_owned(),
+        other => format!("{other:?}"),
+    };
+    refuse(ErrorCode::UnsupportedMediaType, format!("the body is declared as {found}"))
+}
+
+/// Reads a whole body of at most `max` bytes.
+pub(crate) async fn read_body(
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Bytes, Refused> {
+    let declared =
+        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|length| length > max as u64) {
+        return Err(too_large(max));
+    }
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(max as u64) as usize);
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk.map_err(|error| {
+            refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
+        })?;
+        if bytes.len() + chunk.len() > max {
+            return Err(too_large(max));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(Bytes::from(bytes))
+}
+
+pub(crate) fn too_large(max: usize) -> Refused {
+    refuse(ErrorCode::BodyTooLarge, format!("at most {max} bytes are taken here"))
+}
+
+/// Parses JSON of bounded depth.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+    check_depth(bytes)?;
+    serde_json::from_slice(bytes).map_err(|error| {
+        let place = format!("line {}, column {}", error.line(), error.column());
+        if error.is_data() {
+            let mistake = Mistake {
+                line: u32::try_from(error.line()).ok(),
+                column: u32::try_from(error.column()).ok(),
+                ..Mistake::new("", error.to_string(), "")
+            };
+            refuse(ErrorCode::InvalidRequest, error.to_string()).with_errors(vec![mistake])
+        } else {
+            refuse(ErrorCode::InvalidJson, format!("not JSON at {place}: {error}"))
+        }
+    })
+}
+
+/// Refuses JSON that nests deeper than anything we read, before a parser descends into it.
+pub(crate) fn check_depth(bytes: &[u8]) -> Result<(), Refused> {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                if depth > JSON_DEPTH_MAX {
+                    let detail = format!("the JSON nests deeper than {JSON_DEPTH_MAX} levels");
+                    return Err(refuse(ErrorCode::InvalidJson, detail));
+                }
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_nests_exactly_as_deep_as_it_may() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(check_depth(nested(JSON_DEPTH_MAX - 1).as_bytes()).is_ok());
+        assert!(check_depth(nested(JSON_DEPTH_MAX).as_bytes()).is_ok());
+        assert!(check_depth(nested(JSON_DEPTH_MAX + 1).as_bytes()).is_err());
+        let text = format!("\"{}\\\"{}\"", "[".repeat(99), "{".repeat(99));
+        assert!(check_depth(text.as_bytes()).is_ok(), "brackets in texts do not nest");
+    }
+
+    #[test]
+    fn mistakes_in_json_are_told_with_line_and_column() {
+        let refused = parse::<rota_api::CancelRequest>(b"{\n \"grace\": }").unwrap_err();
+        assert_eq!(refused.code(), "invalid-json");
+        assert!(refused.problem().detail.contains("line 2, column 11"), "{:?}", refused.problem());
+        let refused = parse::<rota_api::CancelRequest>(b"{\"grcae\": \"1s\"}").unwrap_err();
+        assert_eq!(refused.code(), "invalid-request");
+    }
+}

@@ -1,0 +1,139 @@
+//! The REST interface. One file per noun; what they share is here.
+
+pub(crate) mod access;
+mod cluster;
+mod docs;
+mod events;
+mod explain;
+mod extract;
+mod guard;
+mod jobs;
+mod lists;
+mod logs;
+mod meta;
+mod nodes;
+mod present;
+pub(crate) mod problem;
+mod queues;
+mod submit;
+mod tasks;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware;
+use axum::response::IntoResponse;
+use rota_api::ErrorCode;
+use tokio::sync::watch;
+use utoipa_axum::routes;
+
+use self::access::{Declared, Permission, Routes};
+pub(crate) use self::guard::RequestIds;
+use self::problem::refuse;
+use crate::config::ServerConfig;
+use crate::disk_space::DiskSpace;
+use crate::gateway::{Gateway, Outputs};
+use crate::handle::Core;
+use crate::history::History;
+use crate::ring::Ring;
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) core: Core,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) history: History,
+    pub(crate) outputs: Arc<Outputs>,
+    pub(crate) config: ServerConfig,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) request_ids: RequestIds,
+    pub(crate) space: DiskSpace,
+    pub(crate) stop: watch::Receiver<bool>,
+    /// The description of the interface, as it is served.
+    pub(crate) openapi: Arc<str>,
+    pub(crate) docs: Arc<str>,
+}
+
+impl Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// Every route with its permission.
+pub(crate) fn routes() -> Routes {
+    use Permission::{
+        ManageJobs, ManageNodes, ManageQueues, Public, ReadCluster, ReadJobs, SubmitJobs,
+    };
+    Routes::new()
+        .at(SubmitJobs, routes!(submit::submit_jobs))
+        .at(SubmitJobs, routes!(submit::validate_job))
+        .at(SubmitJobs, routes!(submit::retry_job))
+        .at(ReadJobs, routes!(jobs::list_jobs))
+        .at(ReadJobs, routes!(jobs::show_job))
+        .at(ManageJobs, routes!(jobs::cancel_job))
+        .at(ManageJobs, routes!(jobs::kill_job))
+        .at(ReadJobs, routes!(tasks::list_tasks))
+        .at(ReadJobs, routes!(tasks::show_task))
+        .at(ReadJobs, routes!(tasks::list_attempts))
+        .at(ReadJobs, routes!(tasks::explain_task))
+        .at(ReadJobs, routes!(logs::task_logs))
+        .at(ReadJobs, routes!(logs::job_logs))
+        .at(ReadCluster, routes!(nodes::list_nodes))
+        .at(ReadCluster, routes!(nodes::show_node))
+        .at(ManageNodes, routes!(nodes::remove_node))
+        .at(ManageNodes, routes!(nodes::drain_node))
+        .at(ManageNodes, routes!(nodes::undrain_node))
+        .at(ReadCluster, routes!(queues::list_queues))
+        .at(ReadCluster, routes!(queues::show_queue))
+        .at(ManageQueues, routes!(queues::put_queue))
+        .at(ManageQueues, routes!(queues::change_queue))
+        .at(ManageQueues, routes!(queues::remove_queue))
+        .at(ManageQueues, routes!(queues::pause_queue))
+        .at(ManageQueues, routes!(queues::resume_queue))
+        .at(ManageQueues, routes!(queues::purge_queue))
+        .at(ReadCluster, routes!(cluster::cluster_stats))
+        .at(ReadCluster, routes!(cluster::metrics))
+        .at(ReadCluster, routes!(events::follow_events))
+        .at(Public, routes!(meta::health))
+        .at(Public, routes!(meta::ready))
+        .at(Public, routes!(meta::version))
+        .at(Public, routes!(meta::version_short))
+        .at(Public, routes!(meta::openapi))
+        .at(Public, routes!(meta::openapi_short))
+        .at(Public, routes!(meta::docs))
+        .at(Public, routes!(meta::explain_problem))
+}
+
+/// The whole interface, guarded.
+pub(crate) fn router(routes: Router<App>, app: &App) -> Router {
+    routes
+        .method_not_allowed_fallback(method_not_allowed)
+        .fallback(unknown_route)
+        .layer(middleware::from_fn_with_state(app.clone(), guard::check))
+        .with_state(app.clone())
+}
+
+/// Routes, their description and their table.
+pub(crate) fn describe(gateway: Gateway) -> (Router<App>, utoipa::openapi::OpenApi, Vec<Declared>) {
+    routes().gateway(gateway.service()).build()
+}
+
+/// The page that people read, made from the description.
+pub(crate) fn render_docs(openapi: &utoipa::openapi::OpenApi) -> String {
+    docs::render(openapi)
+}
+
+async fn unknown_route(uri: http::Uri) -> impl IntoResponse {
+    refuse(ErrorCode::UnknownRoute, format!("there is nothing at {:?}", uri.path()))
+}
+
+async fn method_not_allowed(method: http::Method, uri: http::Uri) -> impl IntoResponse {
+    let detail = format!("{:?} does not take the method {method}", uri.path());
+    refuse(ErrorCode::MethodNotAllowed, detail)
+}

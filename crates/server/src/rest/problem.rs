@@ -1,0 +1,193 @@
+//! Refusals as problem documents: one way to say no.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use rota_api::{ErrorCode, Mistake, PROBLEM_JSON, Problem};
+use rota_core::command::Rejection;
+
+use super::guard::RequestId;
+use crate::handle::{Core, CoreError};
+
+/// A request that is not done, and why.
+#[derive(Clone, Debug)]
+pub(crate) struct Refused {
+    problem: Box<Problem>,
+    retry_after: Option<Duration>,
+}
+
+/// What a handler answers.
+pub(crate) type Answer<T> = Result<T, Refused>;
+
+/// A refusal with this code.
+pub(crate) fn refuse(code: ErrorCode, detail: impl Into<String>) -> Refused {
+    Refused { problem: Box::new(Problem::new(code, detail)), retry_after: None }
+}
+
+impl Refused {
+    /// The refusal under another HTTP status than its code's usual one.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.problem.status = status.as_u16();
+        self
+    }
+
+    pub(crate) fn with_hint(mut self, hint: &str) -> Self {
+        hint.clone_into(&mut self.problem.hint);
+        self
+    }
+
+    pub(crate) fn with_errors(mut self, errors: Vec<Mistake>) -> Self {
+        self.problem.errors = errors;
+        self
+    }
+
+    fn retry_after(mut self, pause: Duration) -> Self {
+        self.retry_after = Some(pause);
+        self
+    }
+
+    pub(crate) fn problem(&self) -> &Problem {
+        &self.problem
+    }
+
+    #[cfg(test)]
+    pub(crate) fn code(&self) -> &str {
+        &self.problem.code
+    }
+}
+
+impl IntoResponse for Refused {
+    /// An answer without a body: `complete` writes it when it knows which request it was.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() =
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        if let Some(pause) = self.retry_after {
+            let seconds = pause.as_secs().max(1);
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Writes the body of a refusal, and turns what the router refused by itself into one.
+pub(super) fn complete(response: &mut Response, instance: &str, id: &RequestId) {
+    let refused = response.extensions_mut().remove::<Refused>().or_else(|| of_status(response));
+    let Some(Refused { mut problem, .. }) = refused else { return };
+    problem.instance = Some(instance.to_owned());
+    problem.request_id = Some(id.0.clone());
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.remove(http::header::CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+    *response.body_mut() = Body::from(body);
+}
+
+/// The problem behind an error status that came without one.
+fn of_status(response: &Response) -> Option<Refused> {
+    let status = response.status();
+    let described = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
+    if described || !(status.is_client_error() || status.is_server_error()) {
+        return None;
+    }
+    let code = match status {
+        StatusCode::NOT_FOUND => ErrorCode::UnknownRoute,
+        StatusCode::METHOD_NOT_ALLOWED => ErrorCode::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => ErrorCode::BodyTooLarge,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => ErrorCode::UnsupportedMediaType,
+        StatusCode::UNPROCESSABLE_ENTITY => ErrorCode::InvalidRequest,
+        status if status.is_client_error() => ErrorCode::InvalidParameter,
+        _ => ErrorCode::Internal,
+    };
+    Some(refuse(code, status.canonical_reason().unwrap_or("refused")).with_status(status))
+}
+
+impl From<CoreError> for Refused {
+    fn from(error: CoreError) -> Self {
+        match error {
+            CoreError::Overloaded => {
+                refuse(ErrorCode::Overloaded, "too much waits to be recorded; nothing was done")
+                    .retry_after(Core::RETRY_AFTER)
+            }
+            CoreError::Stopped => refuse(ErrorCode::ShuttingDown, "the server goes down")
+                .retry_after(Core::RETRY_AFTER),
+        }
+    }
+}
+
+/// What kind of thing a rejected command was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    Job,
+    Queue,
+    Node,
+}
+
+/// The refusal that tells of a rejection.
+pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
+    let code = match (rejection, about) {
+        (Rejection::UnknownJob(_), _) => ErrorCode::JobNotFound,
+        (Rejection::NothingToCancel(_), _) => ErrorCode::NothingToCancel,
+        (Rejection::UnknownQueue(_), About::Job) => ErrorCode::UnknownQueue,
+        (Rejection::UnknownQueue(_), About::Queue | About::Node) => ErrorCode::QueueNotFound,
+        (Rejection::QueueExists(_), _) => ErrorCode::QueueExists,
+        (Rejection::QueueNotEmpty(_), _) => ErrorCode::QueueNotEmpty,
+        (Rejection::QueueProtected(_), _) => ErrorCode::QueueProtected,
+        (Rejection::QueueFull { .. }, _) => ErrorCode::QueueFull,
+        (Rejection::UnknownNode(_), _) => ErrorCode::NodeNotFound,
+        (Rejection::NodeBusy(_), _) => ErrorCode::NodeBusy,
+        (Rejection::IdempotencyConflict(_), _) => ErrorCode::IdempotencyConflict,
+        (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
+        (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
+        (Rejection::Invalid { .. }, About::Queue) => ErrorCode::InvalidQueue,
+        (Rejection::Invalid { .. }, About::Node) => ErrorCode::InvalidRequest,
+    };
+    let refused = refuse(code, explain_rejection(rejection));
+    match rejection {
+        Rejection::QueueFull { .. } => refused.retry_after(Core::RETRY_AFTER),
+        Rejection::Invalid { what, why } => {
+            let pointer = format!("/{}", what.replace('.', "/"));
+            refused.with_errors(vec![Mistake::new(pointer, *why, "")])
+        }
+        _ => refused,
+    }
+}
+
+/// A rejection in words.
+pub(crate) fn explain_rejection(rejection: &Rejection) -> String {
+    match rejection {
+        Rejection::UnknownJob(job) => format!("there is no job {job}"),
+        Rejection::NothingToCancel(job) => format!("job {job} has nothing left to cancel"),
+        Rejection::UnknownQueue(queue) => format!("there is no queue {queue:?}"),
+        Rejection::QueueExists(queue) => format!("the queue {queue:?} exists already"),
+        Rejection::QueueNotEmpty(queue) => format!("the queue {queue:?} still holds tasks"),
+        Rejection::QueueProtected(queue) => format!("the queue {queue:?} can't be removed"),
+        Rejection::QueueFull { queue, limit } => {
+            format!("the queue {queue:?} takes at most {limit} tasks")
+        }
+        Rejection::UnknownNode(node) => format!("there is no node with the id {node}"),
+        Rejection::NodeBusy(node) => {
+            format!("node {node} still runs attempts, or its worker is connected")
+        }
+        Rejection::IdempotencyConflict(key) => {
+            format!("the key {key:?} was used for another request")
+        }
+        Rejection::Limit { what, value, limit } => {
+            format!("{what} is {value}, at most {limit} is allowed")
+        }
+        Rejection::Invalid { what, why } => format!("{what}: {why}"),
+    }
+}
+
+/// An internal error: logged with its details, told without them.
+pub(crate) fn internal(what: &str, error: impl std::fmt::Display) -> Refused {
+    tracing::error!(%error, what, "a request failed");
+    refuse(ErrorCode::Internal, format!("{what} failed; the server's log says more"))
+}

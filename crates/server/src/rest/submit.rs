@@ -1,0 +1,487 @@
+//! Taking jobs in: one, many, streamed; dry runs; retries.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use rota_api::{
+    ErrorCode, JobFile, Mistake, Problem, RetryRequest, SubmitReply, Submitted, Validated,
+    into_spec, parse_ndjson, parse_submit, tasks_of,
+};
+use rota_core::command::{Command, GroupSpec, IdempotencyKey, JobSpec, Reply, SubmitJobs};
+use rota_core::job::FinishedJob;
+use rota_types::limits::{IDEMPOTENCY_KEY_BYTES_MAX, SUBMIT_JOBS_MAX};
+use rota_types::{JobId, RangeSet};
+use serde::Serialize;
+
+use super::App;
+use super::extract::{
+    OptionalJson, PathPart, check_depth, media_type, read_body, too_large, unsupported,
+};
+use super::problem::{About, Answer, Refused, internal, refuse, rejected};
+use super::{jobs, present};
+use crate::handle::Urgency;
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const SUBMITTER: HeaderName = HeaderName::from_static("x-rota-submitter");
+const NDJSON: &str = "application/x-ndjson";
+/// Bytes of lines that one commit of a streamed submit holds.
+const COMMIT_BYTES: usize = 4 << 20;
+/// Pauses of a streamed submit while the server has too much to do.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// Submits jobs.
+///
+/// The body is one job, `{"jobs": […]}` with up to 1000, or (as `application/x-ndjson`) one job per line; all are taken in, or none.
+/// With `Accept: application/x-ndjson`, lines are taken in as they come, up to 1000 per commit, and each is answered by a line.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submitJobs",
+    params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request.", max_length = 128)),
+    request_body(content((JobFile = "application/json"), (String = "application/x-ndjson"))), responses(
+    (status = 200, description = "The lines' answers, for a streamed submit.", body = String, content_type = "application/x-ndjson"),
+    (status = 201, description = "The jobs are recorded.", body = SubmitReply),
+    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn submit_jobs(State(app): State<App>, request: Request) -> Answer<Response> {
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let submitter = submitter(&headers)?;
+    let key = idempotency_key(&headers)?;
+    let lines = match media_type(&headers).as_str() {
+        "application/json" => false,
+        NDJSON => true,
+        _ => return Err(unsupported(&headers)),
+    };
+    if lines && accepts_lines(&headers) {
+        return Streamed { app, submitter, key, answers: Vec::new(), line: 0 }.run(body).await;
+    }
+    let max = if lines { app.config.bulk_bytes_max } else { app.config.body_bytes_max };
+    let bytes = read_body(&headers, body, max).await?;
+    let jobs = if lines {
+        for line in bytes.split(|byte| *byte == b'\n') {
+            check_depth(line)?;
+        }
+        parse_ndjson(&bytes)
+    } else {
+        check_depth(&bytes)?;
+        parse_submit(&bytes)
+    };
+    let specs = specs(jobs.map_err(mistaken)?, &submitter)?;
+    let idempotency = key.map(|key| IdempotencyKey { key, digest: digest(&[b"submit", &bytes]) });
+    let reply = take_in(&app, specs, idempotency, bytes.len()).await?;
+    Ok(created(reply))
+}
+
+/// Checks a job without taking it in, and shows how it would be kept.
+#[utoipa::path(post, path = "/v1/jobs/validate", tag = "jobs", operation_id = "validateJob", request_body = JobFile, responses(
+    (status = 200, description = "It is valid.", body = Validated),
+    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn validate_job(
+    State(app): State<App>,
+    request: Request,
+) -> Answer<Json<Validated>> {
+    let (parts, body) = request.into_parts();
+    let submitter = submitter(&parts.headers)?;
+    if media_type(&parts.headers) != "application/json" {
+        return Err(unsupported(&parts.headers));
+    }
+    let bytes = read_body(&parts.headers, body, app.config.body_bytes_max).await?;
+    check_depth(&bytes)?;
+    let mut jobs = parse_submit(&bytes).map_err(mistaken)?;
+    let job = match (jobs.pop(), jobs.is_empty()) {
+        (Some(job), true) => job,
+        _ => return Err(refuse(ErrorCode::InvalidRequest, "one job at a time is checked")),
+    };
+    let tasks = tasks_of(&job);
+    let spec = into_spec(job, &submitter).map_err(mistaken)?;
+    let kept = present::spec(&spec);
+    let warnings = app.core.query(move |view| warnings(view.state, &spec)).await?;
+    Ok(Json(Validated { job: kept, tasks, warnings }))
+}
+
+/// What might surprise whoever submits this.
+fn warnings(state: &rota_core::State, spec: &JobSpec) -> Vec<String> {
+    let mut warnings = Vec::new();
+    match state.queue_named(&spec.queue) {
+        None => {
+            warnings.push(format!("there is no queue {:?}: a submit would be refused", spec.queue))
+        }
+        Some((_, queue)) if queue.paused => {
+            warnings.push(format!("the queue {:?} is paused: nothing would start", spec.queue));
+        }
+        Some(_) => {}
+    }
+    for group in &spec.groups {
+        let able = state.nodes().any(|(_, node)| {
+            node.admits(&group.shape) && node.spec.capacity.covers(&group.shape.need)
+        });
+        if !able {
+            warnings.push(format!("no node that is ready now can ever run {:?}", group.name));
+        }
+    }
+    warnings
+}
+
+/// Tries the tasks of a finished job again, as a new job.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retryJob",
+    params(("id" = u64, Path, description = "The job's id."),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request.", max_length = 128)),
+    request_body = RetryRequest, responses(
+    (status = 201, description = "The new job is recorded.", body = SubmitReply),
+    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn retry_job(
+    State(app): State<App>,
+    PathPart(id): PathPart<JobId>,
+    headers: HeaderMap,
+    OptionalJson(request): OptionalJson<RetryRequest>,
+) -> Answer<Response> {
+    let submitter = submitter(&headers)?;
+    let key = idempotency_key(&headers)?;
+    if app.core.query(move |view| view.state.job(id).is_some()).await? {
+        return Err(refuse(ErrorCode::JobNotFinished, format!("job {id} is not over")));
+    }
+    let job = jobs::finished(&app, id).await?;
+    let spec = retried(&job, request.all, &submitter)?;
+    let all = [u8::from(request.all)];
+    let idempotency = key
+        .map(|key| IdempotencyKey { key, digest: digest(&[b"retry", &id.0.to_le_bytes(), &all]) });
+    let bytes = spec.groups.iter().map(|group| group.action.len() + 256).sum();
+    let reply = take_in(&app, vec![spec], idempotency, bytes).await?;
+    Ok(created(reply))
+}
+
+/// A job of the tasks of `job` that did not succeed, or of all of them.
+fn retried(job: &FinishedJob, all: bool, submitter: &str) -> Answer<JobSpec> {
+    let mut groups = Vec::new();
+    for (first, group) in present::groups_of(&job.spec) {
+        let places: RangeSet = if all {
+            RangeSet::from_range(0, u32::try_from(group.array.len()).unwrap_or(u32::MAX))
+        } else {
+            let end = first.saturating_add(u32::try_from(group.array.len()).unwrap_or(u32::MAX));
+            let own = RangeSet::from_range(first, end);
+            let mut places = RangeSet::default();
+            for set in [&job.failed, &job.cancelled] {
+                for (start, end) in set.intersection(&own).ranges() {
+                    places.insert_range(start - first, end - first);
+                }
+            }
+            places
+        };
+        if !places.is_empty() {
+            groups.push(part_of(group, &places)?);
+        }
+    }
+    if groups.is_empty() {
+        let detail = format!("every task of job {} succeeded", job.id);
+        return Err(refuse(ErrorCode::NothingToRetry, detail));
+    }
+    Ok(JobSpec { groups, submitter: submitter.into(), retry_of: Some(job.id), ..job.spec.clone() })
+}
+
+/// The group with only the tasks at these places, each with its own array index and entry.
+fn part_of(group: &GroupSpec, places: &RangeSet) -> Answer<GroupSpec> {
+    let mut array = RangeSet::default();
+    let mut before = 0_u32;
+    for (start, end) in group.array.ranges() {
+        let here = RangeSet::from_range(before, before + (end - start));
+        for (from, to) in places.intersection(&here).ranges() {
+            array.insert_range(start + (from - before), start + (to - before));
+        }
+        before += end - start;
+    }
+    let mut action = rota_wire::action::decode_group_action(&group.action)
+        .map_err(|error| internal("reading the job's action", error))?;
+    let encoded = if action.entries.is_empty() {
+        group.action.clone()
+    } else {
+        let entries = std::mem::take(&mut action.entries);
+        let kept = entries
+            .into_iter()
+            .enumerate()
+            .filter(|(place, _)| u32::try_from(*place).is_ok_and(|place| places.contains(place)));
+        action.entries = kept.map(|(_, entry)| entry).collect();
+        rota_wire::action::encode_group_action(&action)
+    };
+    Ok(GroupSpec { array, action: encoded, ..group.clone() })
+}
+
+/// Proposes jobs and waits until they are recorded.
+async fn take_in(
+    app: &App,
+    jobs: Vec<JobSpec>,
+    idempotency: Option<IdempotencyKey>,
+    bytes: usize,
+) -> Answer<SubmitReply> {
+    app.space.check()?;
+    let told: Vec<Submitted> = jobs.iter().map(submitted).collect();
+    let command = Command::SubmitJobs(SubmitJobs { jobs, idempotency });
+    let mut applied = app.core.propose(Urgency::New, vec![command], bytes).await?;
+    match applied.outcomes.pop() {
+        Some(Ok(Reply::Submitted { first, replayed, .. })) => {
+            let jobs = (first.0..).zip(told).map(|(id, job)| Submitted { id, ..job }).collect();
+            Ok(SubmitReply { jobs, replayed, index: applied.index.0 })
+        }
+        Some(Err(rejection)) => Err(rejected(About::Job, &rejection)),
+        other => Err(internal("submitting", format!("answered with {other:?}"))),
+    }
+}
+
+fn submitted(spec: &JobSpec) -> Submitted {
+    Submitted {
+        id: 0,
+        name: spec.name.to_string(),
+        queue: spec.queue.to_string(),
+        tasks: spec.groups.iter().map(|group| group.array.len()).sum(),
+    }
+}
+
+fn created(reply: SubmitReply) -> Response {
+    let location = match reply.jobs.as_slice() {
+        [only] => HeaderValue::try_from(format!("/v1/jobs/{}", only.id)).ok(),
+        _ => None,
+    };
+    let replayed = reply.replayed;
+    let index = reply.index;
+    let mut response = (StatusCode::CREATED, Json(reply)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(super::guard::ROTA_INDEX, HeaderValue::from(index));
+    if let Some(location) = location {
+        headers.insert(LOCATION, location);
+    }
+    if replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+fn specs(jobs: Vec<JobFile>, submitter: &str) -> Answer<Vec<JobSpec>> {
+    let several = jobs.len() > 1;
+    let mut specs = Vec::with_capacity(jobs.len());
+    let mut wrong = Vec::new();
+    for (index, job) in jobs.into_iter().enumerate() {
+        match into_spec(job, submitter) {
+            Ok(spec) => specs.push(spec),
+            Err(mistakes) => wrong.extend(mistakes.into_iter().map(|mistake| Mistake {
+                pointer: if several {
+                    format!("/jobs/{index}{}", mistake.pointer)
+                } else {
+                    mistake.pointer
+                },
+                ..mistake
+            })),
+        }
+    }
+    if wrong.is_empty() { Ok(specs) } else { Err(mistaken(wrong)) }
+}
+
+/// The refusal of jobs with these mistakes: 400 if it was not even JSON.
+fn mistaken(mistakes: Vec<Mistake>) -> Refused {
+    match mistakes.as_slice() {
+        [Mistake { line: Some(line), column, pointer, message, .. }] if pointer.is_empty() => {
+            let column = column.unwrap_or(1);
+            let detail = format!("line {line}, column {column}: {message}");
+            refuse(ErrorCode::InvalidJson, detail).with_errors(mistakes)
+        }
+        _ => {
+            let problem = Problem::invalid_job(mistakes);
+            refuse(ErrorCode::InvalidJob, problem.detail).with_errors(problem.errors)
+        }
+    }
+}
+
+fn submitter(headers: &HeaderMap) -> Answer<String> {
+    match headers.get(SUBMITTER).map(HeaderValue::to_str) {
+        None => Ok("anonymous".to_owned()),
+        Some(Ok(name)) if !name.is_empty() => Ok(name.to_owned()),
+        Some(_) => Err(refuse(ErrorCode::InvalidParameter, "X-Rota-Submitter is not a name")),
+    }
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Answer<Option<Box<str>>> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX => {
+            Ok(Some(key.into()))
+        }
+        _ => {
+            let detail = format!(
+                "Idempotency-Key has to have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible characters"
+            );
+            Err(refuse(ErrorCode::InvalidParameter, detail))
+        }
+    }
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+    }
+    let mut first = [0; 16];
+    hasher.finalize_xof().fill(&mut first);
+    first
+}
+
+fn accepts_lines(headers: &HeaderMap) -> bool {
+    headers
+        .get(ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains(NDJSON))
+}
+
+/// A submit whose lines are taken in as they come.
+struct Streamed {
+    app: App,
+    submitter: String,
+    key: Option<Box<str>>,
+    answers: Vec<u8>,
+    line: u64,
+}
+
+/// The answer to one line.
+#[derive(Serialize)]
+struct LineAnswer {
+    line: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<Problem>,
+}
+
+/// Lines that are proposed together.
+#[derive(Default)]
+struct Commit {
+    lines: Vec<u64>,
+    jobs: Vec<JobSpec>,
+    digest: blake3::Hasher,
+    bytes: usize,
+    number: u64,
+}
+
+impl Streamed {
+    async fn run(mut self, body: Body) -> Answer<Response> {
+        let mut stream = body.into_data_stream();
+        let mut rest: Vec<u8> = Vec::new();
+        let mut total = 0;
+        let mut commit = Commit::default();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| {
+                refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
+            })?;
+            total += chunk.len();
+            if total > self.app.config.bulk_bytes_max {
+                return Err(too_large(self.app.config.bulk_bytes_max));
+            }
+            rest.extend_from_slice(&chunk);
+            let mut from = 0;
+            while let Some(length) =
+                rest.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
+            {
+                let line = rest.get(from..from + length).unwrap_or(&[]).to_vec();
+                self.take_line(&line, &mut commit).await?;
+                from += length + 1;
+            }
+            rest.drain(..from);
+            if rest.len() > self.app.config.body_bytes_max {
+                return Err(too_large(self.app.config.body_bytes_max));
+            }
+        }
+        self.take_line(&rest, &mut commit).await?;
+        self.commit(&mut commit).await?;
+        let kind = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
+        Ok((StatusCode::OK, kind, self.answers).into_response())
+    }
+
+    async fn take_line(&mut self, line: &[u8], commit: &mut Commit) -> Answer<()> {
+        self.line += 1;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Ok(());
+        }
+        let parsed = check_depth(line)
+            .and_then(|()| parse_submit(line).map_err(mistaken))
+            .and_then(|jobs| specs(jobs, &self.submitter));
+        match parsed {
+            Ok(jobs) => {
+                commit.lines.extend(jobs.iter().map(|_| self.line));
+                commit.jobs.extend(jobs);
+                commit.bytes += line.len();
+                commit.digest.update(line).update(b"\n");
+            }
+            Err(refused) => self.answer(self.line, Err(&refused)),
+        }
+        if commit.jobs.len() >= SUBMIT_JOBS_MAX || commit.bytes >= COMMIT_BYTES {
+            self.commit(commit).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what has gathered in. A refusal of the whole commit answers each of its lines.
+    async fn commit(&mut self, commit: &mut Commit) -> Answer<()> {
+        let number = commit.number;
+        let Commit { lines, jobs, digest, bytes, .. } =
+            std::mem::replace(commit, Commit { number: number + 1, ..Commit::default() });
+        let mut lines = lines;
+        let mut jobs = jobs.into_iter();
+        while !lines.is_empty() {
+            // A line may hold several jobs, so that a commit may exceed its number by a few.
+            let rest = lines.split_off(lines.len().min(SUBMIT_JOBS_MAX));
+            let part: Vec<JobSpec> = jobs.by_ref().take(lines.len()).collect();
+            let idempotency = self.key.as_ref().map(|key| {
+                let mut first = [0; 16];
+                digest.finalize_xof().fill(&mut first);
+                IdempotencyKey {
+                    key: format!("{key}/{number}.{}", rest.len()).into(),
+                    digest: first,
+                }
+            });
+            match self.patiently(part, idempotency, bytes).await {
+                Ok(reply) => {
+                    for (line, job) in lines.iter().zip(&reply.jobs) {
+                        self.answer(*line, Ok(job.id));
+                    }
+                }
+                Err(refused) => {
+                    for line in &lines {
+                        self.answer(*line, Err(&refused));
+                    }
+                }
+            }
+            lines = rest;
+        }
+        Ok(())
+    }
+
+    /// Takes jobs in; waits its turn instead of being refused for overload.
+    async fn patiently(
+        &self,
+        jobs: Vec<JobSpec>,
+        idempotency: Option<IdempotencyKey>,
+        bytes: usize,
+    ) -> Answer<SubmitReply> {
+        loop {
+            let taken = take_in(&self.app, jobs.clone(), idempotency.clone(), bytes).await;
+            match taken {
+                Err(refused) if refused.problem().code == ErrorCode::Overloaded.name() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn answer(&mut self, line: u64, outcome: Result<u64, &Refused>) {
+        let answer = match outcome {
+            Ok(id) => LineAnswer { line, id: Some(id), problem: None },
+            Err(refused) => LineAnswer { line, id: None, problem: Some(refused.problem().clone()) },
+        };
+        if let Ok(text) = serde_json::to_vec(&answer) {
+            self.answers.extend(text);
+            self.answers.push(b'\n');
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Which nodes have a worker connected, and what each has to be told. Memory of the core thread; rebuilt by reconnects.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use rota_core::State;
+use rota_core::command::{Command, Placement};
+use rota_core::event::Event;
+use rota_core::job::{Group, Job};
+use rota_core::task::Attempt;
+use rota_types::{AttemptId, JobId, NodeId, TaskId, Timestamp};
+
+use crate::handle::Attach;
+use crate::outbox::{Ending, Launch, Outbox, Pending, Start};
+
+/// The connected workers.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    connected: BTreeMap<NodeId, Session>,
+    launches: BTreeMap<(JobId, usize), Arc<Launch>>,
+}
+
+struct Session {
+    number: u64,
+    incarnation: u64,
+    outbox: Arc<Outbox>,
+    heard_at: Timestamp,
+}
+
+impl Sessions {
+    /// Whether a worker serves the node now.
+    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+        self.connected.contains_key(&node)
+    }
+
+    /// Notes that a node's worker was heard of. Returns whether it is connected.
+    pub(crate) fn heard(&mut self, node: NodeId) -> bool {
+        let session = self.connected.get_mut(&node);
+        session.map(|session| session.heard_at = crate::clock::wall()).is_some()
+    }
+
+    /// When a connected node's worker was last heard of.
+    pub(crate) fn heard_at(&self, node: NodeId) -> Option<Timestamp> {
+        self.connected.get(&node).map(|session| session.heard_at)
+    }
+
+    /// How many workers are connected.
+    pub(crate) fn len(&self) -> usize {
+        self.connected.len()
+    }
+
+    /// Lets a session take its node over and tells it everything that the node must run.
+    pub(crate) fn attach(&mut self, attach: Attach, state: &State) {
+        let Attach { node, session, incarnation, outbox } = attach;
+        let current = state.node(node).map(|node| (node.spec.incarnation, node.lost));
+        if current != Some((incarnation, false)) {
+            // Something happened between its registration and now: let it register again, or give way.
+            let ending = if current.is_some_and(|(now, _)| now != incarnation) {
+                Ending::Replaced
+            } else {
+                Ending::Lost
+            };
+            outbox.put(|pending| pending.ending = Some(ending));
+            return;
+        }
+        let start: Vec<Start> = state
+            .desired(node)
+            .filter_map(|(id, attempt)| start(&mut self.launches, state, id, attempt))
+            .collect();
+        outbox.put(|pending| {
+            pending.full = true;
+            pending.start = start;
+        });
+        let session =
+            Session { number: session, incarnation, outbox, heard_at: crate::clock::wall() };
+        if let Some(old) = self.connected.insert(node, session) {
+            let ending =
+                if old.incarnation == incarnation { Ending::Renewed } else { Ending::Replaced };
+            old.end(ending);
+        }
+    }
+
+    /// Forgets a session, unless another has taken its node.
+    pub(crate) fn detach(&mut self, node: NodeId, number: u64) -> bool {
+        let current = self.connected.get(&node).is_some_and(|session| session.number == number);
+        if current {
+            self.connected.remove(&node);
+        }
+        current
+    }
+
+    /// Passes on what an applied entry means for workers.
+    pub(crate) fn observe(&mut self, state: &State, commands: &[Command], events: &[Event]) {
+        for event in events {
+            self.observe_event(state, event);
+        }
+        for command in commands {
+            if let Command::EndAttempts(reports) = command {
+                for report in reports {
+                    self.tell(report.node, |pending| pending.settled.push(report.attempt));
+                }
+            }
+        }
+    }
+
+    fn observe_event(&mut self, state: &State, event: &Event) {
+        match event {
+            Event::AttemptsCreated(placement) => self.start(state, placement),
+            Event::StopRequested(id) => {
+                let attempt = live(state, id.task).filter(|(latest, _)| latest == id);
+                if let Some((_, Attempt { node, stop: Some(grace), .. })) = attempt {
+                    let (node, grace) = (*node, *grace);
+                    self.tell(node, |pending| pending.stop.push((*id, grace)));
+                }
+            }
+            Event::JobFinished(job) => {
+                for group in 0..job.spec.groups.len() {
+                    self.launches.remove(&(job.id, group));
+                }
+            }
+            Event::NodeLost(node) => self.end(*node, Ending::Lost),
+            Event::NodeRemoved { node, .. } => self.end(*node, Ending::Removed),
+            Event::JobSubmitted(_)
+            | Event::AttemptEnded(_)
+            | Event::TaskQueued(_)
+            | Event::TasksCancelled { .. }
+            | Event::NodeRegistered(_)
+            | Event::NodeDraining(..)
+            | Event::QueueConfigured(_)
+            | Event::QueuePaused(..)
+            | Event::QueueRemoved(_) => {}
+        }
+    }
+
+    fn start(&mut self, state: &State, placement: &Placement) {
+        let Some(session) = self.connected.get(&placement.node) else { return };
+        let first = placement.task;
+        let end = first.index.saturating_add(placement.count);
+        let starts: Vec<Start> = (first.index..end)
+            .filter_map(|index| {
+                let (id, attempt) = live(state, TaskId { job: first.job, index })?;
+                if attempt.node != placement.node {
+                    return None;
+                }
+                start(&mut self.launches, state, id, attempt)
+            })
+            .collect();
+        session.outbox.put(|pending| pending.start.extend(starts));
+    }
+
+    fn tell(&self, node: NodeId, add: impl FnOnce(&mut Pending)) {
+        if let Some(session) = self.connected.get(&node) {
+            session.outbox.put(add);
+        }
+    }
+
+    fn end(&mut self, node: NodeId, ending: Ending) {
+        if let Some(session) = self.connected.remove(&node) {
+            session.end(ending);
+        }
+    }
+
+    /// Ends every session, because the process goes down.
+    pub(crate) fn end_all(&mut self) {
+        for session in std::mem::take(&mut self.connected).into_values() {
+            session.end(Ending::Stopping);
+        }
+    }
+}
+
+impl Session {
+    fn end(&self, ending: Ending) {
+        self.outbox.put(|pending| pending.ending = Some(ending));
+    }
+}
+
+/// The live attempt of a task.
+fn live(state: &State, id: TaskId) -> Option<(AttemptId, &Attempt)> {
+    let task = state.task(id)?;
+    task.attempt().map(|attempt| (task.latest(id), attempt))
+}
+
+fn start(
+    launches: &mut BTreeMap<(JobId, usize), Arc<Launch>>,
+    state: &State,
+    id: AttemptId,
+    attempt: &Attempt,
+) -> Option<Start> {
+    let TaskId { job: job_id, index } = id.task;
+    let job = state.job(job_id)?;
+    let group_at = job.group_of(index)?;
+    let group = job.groups.get(group_at)?;
+    let launch = launches.entry((job_id, group_at)).or_insert_with(|| launch(state, job, group));
+    Some(Start {
+        attempt: id,
+        launch: Arc::clone(launch),
+        place: index.saturating_sub(group.first) as usize,
+        array_index: group.array_index(index).filter(|_| group.is_array).map(u64::from),
+        stop: attempt.stop,
+    })
+}
+
+fn launch(state: &State, job: &Job, group: &Group) -> Arc<Launch> {
+    Arc::new(Launch {
+        action: Arc::clone(&group.action),
+        decoded: OnceLock::new(),
+        need: state.shape(group.shape).need.clone(),
+        timeout: group.timeout,
+        job_name: job.name.clone(),
+        group_name: group.name.clone(),
+    })
+}

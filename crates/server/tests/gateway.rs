@@ -1,0 +1,190 @@
+//! Worker sessions, crashes and restarts, with a worker that does what the test tells it.
+
+mod common;
+
+use common::{World, noop_job, refs};
+use reqwest::Method;
+use rota_types::Span;
+use rota_wire::worker as pb;
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_from_submit_to_done_and_survives_a_kill_at_each_step() {
+    let mut world = World::new().await;
+    let id = world.submit(&noop_job("a", 3)).await;
+    world.kill_and_restart().await;
+    let mut worker = world.worker("n", 7).await;
+    let starts = worker.starts(3).await;
+    assert_eq!(starts[0].job_name, "a");
+    assert_eq!(starts.iter().filter_map(|start| start.array_index).collect::<Vec<_>>(), [1, 2, 3]);
+    world.kill_and_restart().await;
+    // The same worker process comes back: it keeps its attempts, and no new ones are made.
+    let mut worker = world.worker("n", 7).await;
+    let full = worker.desired().await;
+    assert!(full.full);
+    assert_eq!(refs(&full.start), refs(&starts));
+    let attempts = refs(&starts);
+    worker.succeed(&attempts).await;
+    assert_eq!(worker.settled(3).await, attempts);
+    world.kill_and_restart().await;
+    let (_, job) = world.get(&format!("/v1/jobs/{id}")).await;
+    assert_eq!((&job["state"], &job["counts"]["succeeded"]), (&json!("succeeded"), &json!(3)));
+    let (_, task) = world.get("/v1/tasks/1.1").await;
+    assert_eq!(task["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(task["attempts"][0]["detail"]["stdout_tail"], json!("the end\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_of_lost_attempts_are_settled_and_change_nothing() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut old = world.worker("n", 1).await;
+    let first = refs(&old.starts(1).await);
+    // Another process takes the name: the attempts of the old one are lost, and it is sent away for good.
+    let mut new = world.worker("n", 2).await;
+    let second = refs(&new.starts(1).await);
+    assert_eq!((first[0].number, second[0].number), (1, 2));
+    let refused = loop {
+        match old.next().await {
+            Some(pb::server_message::Kind::Refused(refused)) => break refused,
+            Some(_) => {}
+            None => panic!("the old worker was not told"),
+        }
+    };
+    assert!(refused.remedy.contains("--name"));
+    new.succeed(&first).await;
+    assert_eq!(new.settled(1).await, first);
+    let (_, task) = world.get("/v1/tasks/1.0").await;
+    assert_eq!((&task["state"], &task["attempt"]), (&json!("running"), &json!(2)));
+    new.succeed(&second).await;
+    let task = world.until("/v1/tasks/1.0", |task| task["state"] == json!("succeeded")).await;
+    let states: Vec<_> =
+        task["attempts"].as_array().unwrap().iter().map(|a| a["state"].clone()).collect();
+    assert_eq!(states, [json!("lost"), json!("succeeded")]);
+    let metrics =
+        world.request(Method::GET, "/metrics").send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("\nrota_stale_reports_total 1\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_lost_after_its_lease_and_its_tasks_go_elsewhere() {
+    let world = World::with(|config| config.lease = Span::from_millis(300)).await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut silent = world.worker("silent", 1).await;
+    assert_eq!(refs(&silent.starts(1).await)[0].number, 1);
+    world.until("/v1/nodes/silent", |node| node["state"] == json!("lost")).await;
+    let mut other = world.worker("other", 2).await;
+    let again = refs(&other.starts(1).await);
+    assert_eq!(again[0].number, 2);
+    // The session of a lost node is over, so that its worker registers again.
+    while silent.next().await.is_some() {}
+    world.until("/v1/tasks/1.0", |task| task["node"] == json!("other")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_reaches_the_worker_and_ends_the_task() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 2)).await;
+    let mut worker = world.worker("n", 1).await;
+    let attempts = refs(&worker.starts(2).await);
+    let (status, reply) = world.post("/v1/jobs/1/cancel", &json!({"grace": "3s"})).await;
+    assert_eq!((status, reply), (202, json!({"ended": 0, "stopping": 2})));
+    let mut stops = Vec::new();
+    while stops.len() < 2 {
+        stops.extend(worker.desired().await.stop);
+    }
+    assert_eq!(stops[0], pb::Stop { attempt: Some(attempts[0]), grace_micros: 3_000_000 });
+    worker.report(&attempts, &pb::report::End::Stopped(pb::Stopped {})).await;
+    world.until("/v1/jobs/1", |job| job["state"] == json!("cancelled")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_are_acknowledged_and_nodes_drain_and_go() {
+    let world = World::new().await;
+    let mut worker = world.worker("n", 1).await;
+    worker.heartbeat().await;
+    loop {
+        match worker.next().await {
+            Some(pb::server_message::Kind::HeartbeatAck(ack)) => {
+                assert_eq!(ack.sent_micros, 1);
+                break;
+            }
+            Some(_) => {}
+            None => panic!("the session ended"),
+        }
+    }
+    let (_, node) = world.post("/v1/nodes/n/drain", &json!({})).await;
+    assert_eq!((&node["state"], &node["connected"]), (&json!("draining"), &json!(true)));
+    world.submit(&noop_job("a", 1)).await;
+    let (_, explain) = world.get("/v1/tasks/1.0/explain").await;
+    assert_eq!(explain["reasons"][0]["kind"], json!("draining"));
+    assert_eq!(explain["suggestions"], json!(["undrain n"]));
+    let busy = world.request(Method::DELETE, "/v1/nodes/n").send().await.unwrap();
+    assert_eq!(busy.status().as_u16(), 409);
+    drop(worker);
+    world.until("/v1/nodes/n", |node| node["connected"] == json!(false)).await;
+    let gone = world.request(Method::DELETE, "/v1/nodes/n").send().await.unwrap();
+    assert_eq!(gone.status().as_u16(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_output_can_be_read_when_its_node_is_gone() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    let attempts = refs(&worker.starts(1).await);
+    worker.succeed(&attempts).await;
+    worker.settled(1).await;
+    drop(worker);
+    let read =
+        |query: &str| world.request(Method::GET, &format!("/v1/tasks/1.0/logs{query}")).send();
+    let response = read("").await.unwrap();
+    assert_eq!(response.headers()["x-log-source"], "record");
+    assert_eq!(
+        (&response.headers()["x-log-offset"], &response.headers()["x-log-skipped"]),
+        (&"92".parse().unwrap(), &"92".parse().unwrap())
+    );
+    assert_eq!(response.text().await.unwrap(), "the end\n");
+    let tail = read("?tail=4").await.unwrap();
+    assert_eq!(tail.headers()["x-log-offset"], "96");
+    assert_eq!(tail.text().await.unwrap(), "end\n");
+    let joined = world.request(Method::GET, "/v1/jobs/1/logs").send().await.unwrap();
+    assert_eq!(joined.text().await.unwrap(), "1.0 the end\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_are_made_beside_the_running_server_and_lose_nothing() {
+    let mut world = World::with(|config| config.snapshot_log_bytes = 2_000).await;
+    let mut worker = world.worker("n", 1).await;
+    for round in 0..60 {
+        world.submit(&noop_job(&format!("job {round}"), 2)).await;
+        let attempts = refs(&worker.starts(2).await);
+        worker.succeed(&attempts[..1]).await;
+    }
+    world
+        .until("/metrics", |text| {
+            let text = text.as_str().unwrap_or_default();
+            let count = text.lines().find_map(|line| line.strip_prefix("rota_snapshots_total "));
+            count.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 2)
+        })
+        .await;
+    let (_, before) = world.get("/v1/jobs?limit=1000").await;
+    for _ in 0..2 {
+        world.kill_and_restart().await;
+        let (_, after) = world.get("/v1/jobs?limit=1000").await;
+        assert_eq!(after["items"], before["items"]);
+    }
+    world.shut_down().await;
+    world.start().await;
+    let (_, after) = world.get("/v1/jobs?limit=1000").await;
+    assert_eq!(after["items"], before["items"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_server_on_the_same_directory_is_refused_with_a_remedy() {
+    let world = World::new().await;
+    let mut config = rota_server::ServerConfig::new(world.dir.path().join("data"));
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    let error = rota_server::Server::start(config).await.err().unwrap().to_string();
+    assert!(error.contains("in use by process") && error.contains("data directory"), "{error}");
+}
