@@ -1,4 +1,4 @@
-//! The contract of a [`ReplicatedLog`](crate::ReplicatedLog), as tests that every implementation runs.
+//! The contract of a [`ReplicatedLog`], as tests that every implementation runs.
 //!
 //! Each function drives a log that leads, the way the event loop of a server does, and panics if the log breaks its word. An
 //! implementation calls them from its own tests with a log that may propose at once.

@@ -19,6 +19,8 @@ const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 4;
 const CHUNK_HEADER_BYTES: usize = 4 + 4 + 4;
 const TRAILER_BYTES: usize = 4 + 8 + 32;
 const CHUNK_BYTES: usize = 256 << 10;
+/// A snapshot is synced this often while it is written: one large sync at the end would hold up those of the log.
+const SYNC_EVERY_BYTES: u64 = 8 << 20;
 const TEMPORARY: &str = "snapshot.tmp";
 /// How many snapshots are kept.
 const KEPT: usize = 2;
@@ -188,6 +190,7 @@ struct Writer {
     file: Box<dyn DiskFile>,
     seed: u32,
     offset: u64,
+    synced: u64,
     sequence: u64,
     total: u64,
     chunk: Vec<u8>,
@@ -201,6 +204,7 @@ impl Writer {
             file,
             seed: 0,
             offset: 0,
+            synced: 0,
             sequence: 0,
             total: 0,
             chunk: Vec::new(),
@@ -240,6 +244,10 @@ impl Writer {
         self.count = 0;
         self.chunk = payload;
         self.chunk.clear();
+        if self.offset - self.synced >= SYNC_EVERY_BYTES {
+            self.synced = self.offset;
+            self.file.sync()?;
+        }
         Ok(())
     }
 

@@ -588,3 +588,27 @@ fn other_files_in_the_directory_are_left_alone() {
     let names = disk.list().expect("lists");
     assert_eq!(names, ["identity", "log-0000000000000001.seg", "notes.txt", "other.tmp"]);
 }
+
+#[test]
+fn garbage_anywhere_is_detected_or_harmless() {
+    let (disk, model) = full_directory();
+    let names: Vec<String> = disk.list().expect("lists");
+    let mut chance = Chance(23);
+    for round in 0..4_000 {
+        let copy = disk.after_kill();
+        let mut context = format!("round {round}");
+        for _ in 0..=chance.below(3) {
+            let name = &names[usize::try_from(chance.below(names.len() as u64)).expect("fits")];
+            let length = disk.length(name).expect("is there");
+            let start = usize::try_from(chance.below(length)).expect("fits");
+            let count = usize::try_from(chance.below(700)).expect("fits");
+            context += &format!(", {count} bytes at {name}@{start}");
+            copy.tamper(name, |bytes| {
+                for byte in bytes.iter_mut().skip(start).take(count) {
+                    *byte = u8::try_from(chance.below(256)).expect("fits");
+                }
+            });
+        }
+        detected_or_harmless(&copy, &model, &context);
+    }
+}

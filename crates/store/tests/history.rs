@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rota_core::command::{Failure, FailureKind, JobSpec};
@@ -344,4 +345,74 @@ fn a_history_of_another_server_or_of_garbage_is_refused() {
     std::fs::write(&garbage, vec![0xA5; 10_000]).expect("writes");
     let error = refused(&garbage, &IDENTITY);
     assert!(error.to_string().starts_with("history: opening history.redb"), "{error}");
+}
+
+#[test]
+fn a_feeder_that_is_faster_than_the_disk_waits_and_loses_nothing() {
+    for pending_max in 1..=3 {
+        let directory = tempfile::tempdir().expect("a directory");
+        let options = HistoryOptions {
+            commit_every: Duration::from_secs(3_600),
+            pending_max,
+            ..HistoryOptions::default()
+        };
+        let path = directory.path().join("history");
+        let history = History::open(&path, &IDENTITY, options, |error| panic!("{error}"));
+        let history = history.expect("opens");
+        let (mut chance, mut twin) = (Chance(8), Twin::default());
+        for _ in 0..20 {
+            let (index, at, events) = twin.entry(&mut chance);
+            history.feed(index, at, &events);
+        }
+        twin.compare(&history, &mut chance);
+    }
+}
+
+#[test]
+fn readers_never_miss_what_was_fed_before_they_asked() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let history = open(&directory.path().join("history"), Duration::ZERO);
+    let fed = AtomicU64::new(0);
+    const JOBS: u64 = 400;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut chance = Chance(9);
+            for job in 1..=JOBS {
+                let events = [
+                    Event::AttemptEnded(Box::new(record(
+                        1,
+                        7,
+                        u32::try_from(job).expect("fits"),
+                        9,
+                    ))),
+                    Event::JobFinished(Box::new(finished(job, &mut chance))),
+                ];
+                history.feed(LogIndex(job), Timestamp(job), &events);
+                fed.store(job, Ordering::SeqCst);
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let task = TaskId { job: JobId(1), index: 7 };
+                loop {
+                    let before = fed.load(Ordering::SeqCst);
+                    let counted = history.job_count().expect("works");
+                    let jobs = all_jobs(&history, &JobFilter::default(), 50);
+                    let attempts = history.attempts(task).expect("works");
+                    let of_job = all_attempts(&history, JobId(1), 1_000);
+                    for (what, found) in [
+                        ("counted", counted),
+                        ("listed", jobs.len() as u64),
+                        ("attempts", attempts.len() as u64),
+                        ("attempts of the job", of_job.len() as u64),
+                    ] {
+                        assert!(found >= before, "{what}: {found} of {before}");
+                    }
+                    if before == JOBS {
+                        break;
+                    }
+                }
+            });
+        }
+    });
 }

@@ -23,10 +23,14 @@ pub struct TasksCancelled {
 
 /// Encodes records of attempts of one job. Those of other jobs must not be among them.
 #[must_use]
-pub fn encode_attempts(job: JobId, records: &[AttemptRecord]) -> Vec<u8> {
-    debug_assert!(records.iter().all(|record| record.attempt.task.job == job));
-    pb::AttemptBlock { job: job.0, records: records.iter().map(Into::into).collect() }
-        .encode_to_vec()
+pub fn encode_attempts<'a>(
+    job: JobId,
+    records: impl IntoIterator<Item = &'a AttemptRecord>,
+) -> Vec<u8> {
+    let records = records.into_iter().inspect(|record| {
+        debug_assert_eq!(record.attempt.task.job, job);
+    });
+    pb::AttemptBlock { job: job.0, records: records.map(Into::into).collect() }.encode_to_vec()
 }
 
 /// Decodes what [`encode_attempts`] made.

@@ -82,9 +82,9 @@ fn store_jobs(write: &WriteTransaction, batch: &Batch) -> Result<u64, StoreError
 
 fn store_attempts(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
     let mut attempts = write.open_table(ATTEMPTS).map_err(failed("writing"))?;
-    let mut row: Vec<AttemptRecord> = Vec::new();
+    let mut row: Vec<&AttemptRecord> = Vec::new();
     let (mut at, mut part, mut bytes) = ((JobId(0), 0), 0, 0);
-    let mut put = |(job, block): (JobId, u32), part: u32, row: &mut Vec<AttemptRecord>| {
+    let mut put = |(job, block): (JobId, u32), part: u32, row: &mut Vec<&AttemptRecord>| {
         if row.is_empty() {
             return Ok(());
         }
@@ -105,7 +105,7 @@ fn store_attempts(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreEr
             (part, bytes) = (part + 1, 0);
         }
         bytes += record.detail.len() + 32;
-        row.push(record.clone());
+        row.push(record);
     }
     put(at, part, &mut row)
 }

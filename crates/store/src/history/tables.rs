@@ -167,11 +167,11 @@ pub(super) fn decode_job(job: JobId, row: &[u8]) -> Result<FinishedJob, StoreErr
 }
 
 /// A row of attempts: the first and the last task in it, then the records.
-pub(super) fn encode_attempts(job: JobId, records: &[AttemptRecord]) -> Vec<u8> {
+pub(super) fn encode_attempts(job: JobId, records: &[&AttemptRecord]) -> Vec<u8> {
     let indexes = || records.iter().map(|record| record.attempt.task.index);
     let mut row = indexes().min().unwrap_or(0).to_le_bytes().to_vec();
     row.extend(indexes().max().unwrap_or(0).to_le_bytes());
-    row.extend(rota_wire::history::encode_attempts(job, records));
+    row.extend(rota_wire::history::encode_attempts(job, records.iter().copied()));
     protect(row, job)
 }
 
