@@ -218,6 +218,12 @@ impl Machine {
             .map(|(attempt, _)| *attempt)
     }
 
+    /// Whether `attempt` is to be launched once that is possible.
+    #[must_use]
+    pub fn is_wanted(&self, attempt: AttemptId) -> bool {
+        self.attempts.get(&attempt) == Some(&Local::Wanted)
+    }
+
     /// When every attempt must have been stopped, unless the lease is renewed before.
     #[must_use]
     pub fn fence(&self) -> Monotonic {

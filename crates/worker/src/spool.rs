@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -86,7 +86,7 @@ impl Spool {
     pub(crate) fn open(dir: PathBuf, limits: OutputLimits) -> io::Result<Self> {
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir_all(&dir)?,
+            _ => private_dir(&dir)?,
         }
         Ok(Self { dir, limits, kept: Mutex::default() })
     }
@@ -113,24 +113,36 @@ impl Spool {
         let bytes = capture.disk_bytes();
         kept.disk_bytes = kept.disk_bytes.saturating_add(bytes);
         kept.finished.push_back((Instant::now(), capture.id, bytes));
-        while let Some((at, id, bytes)) = kept.finished.front().copied() {
-            let stays = kept.disk_bytes <= self.limits.total_bytes
-                && kept.finished.len() <= FINISHED_MAX
-                && at.elapsed() <= self.limits.age;
-            if stays {
-                break;
-            }
-            kept.finished.pop_front();
-            kept.disk_bytes = kept.disk_bytes.saturating_sub(bytes);
-            if let Some(old) = kept.captures.remove(&id) {
-                old.remove_files();
-            }
-        }
+        kept.expire(&self.limits);
+    }
+
+    /// Lets go of what has become too old.
+    pub(crate) fn expire(&self) {
+        lock(&self.kept).expire(&self.limits);
     }
 
     /// The output of an attempt that is running, or was not long ago.
     pub(crate) fn find(&self, id: AttemptId) -> Option<Arc<Capture>> {
         lock(&self.kept).captures.get(&id).map(Arc::clone)
+    }
+}
+
+impl Kept {
+    /// Removes the oldest outputs until the rest is within the limits.
+    fn expire(&mut self, limits: &OutputLimits) {
+        while let Some((at, id, bytes)) = self.finished.front().copied() {
+            let stays = self.disk_bytes <= limits.total_bytes
+                && self.finished.len() <= FINISHED_MAX
+                && at.elapsed() <= limits.age;
+            if stays {
+                break;
+            }
+            self.finished.pop_front();
+            self.disk_bytes = self.disk_bytes.saturating_sub(bytes);
+            if let Some(old) = self.captures.remove(&id) {
+                old.remove_files();
+            }
+        }
     }
 }
 
@@ -318,6 +330,11 @@ fn place(limits: &OutputLimits, offset: u64) -> (u64, u64) {
             (limits.head_bytes + at, limits.tail_bytes - at)
         }
     }
+}
+
+/// Makes a directory into which nobody else can look.
+pub(crate) fn private_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
 /// A panic elsewhere leaves the bookkeeping usable.

@@ -81,7 +81,7 @@ pub enum WorkerError {
 pub struct Worker;
 
 impl Worker {
-    /// Serves one node until told to shut down. Reconnects for ever; ends what it runs before it returns.
+    /// Serves one node until told to shut down, or until nobody can tell it any more. Reconnects for ever; ends what it runs before it returns.
     ///
     /// A process that runs a worker becomes a subreaper: orphans of its tasks become its children, and it waits for them.
     ///
@@ -145,7 +145,6 @@ impl Running {
                     let wanted = *shutdown.borrow_and_update();
                     self.obey(if changed.is_ok() { wanted } else { Shutdown::Stop });
                     if changed.is_err() {
-                        shutdown.mark_unchanged();
                         return self.finish_unattended().await;
                     }
                 }
@@ -160,7 +159,6 @@ impl Running {
                 () = pause(wake) => self.shell.feed(Input::Woke),
                 _ = orphans.tick() => reap(&self.shell.host),
                 () = pause(self.leave_at.map(|at| at.duration_since(Instant::now()))) => self.lose_patience(),
-                Some(_) = self.shell.tasks.join_next() => {}
             }
         }
         self.say_goodbye().await;
@@ -261,6 +259,7 @@ async fn pause(time: Option<Duration>) {
 fn reap(host: &Arc<Host>) {
     let host = Arc::clone(host);
     drop(tokio::task::spawn_blocking(move || {
+        host.spool.expire();
         process::reap_orphans(&host.mark, |attempt| {
             attempt.parse().is_ok_and(|attempt| host.is_live(attempt))
         });

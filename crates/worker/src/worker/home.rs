@@ -16,7 +16,7 @@ use crate::config::WorkerConfig;
 use crate::executor::Host;
 use crate::executor::http::Http;
 use crate::process::{self, Guardian};
-use crate::spool::Spool;
+use crate::spool::{Spool, private_dir};
 
 /// What lasts as long as the worker.
 pub(super) struct Home {
@@ -67,7 +67,7 @@ impl Home {
 fn fresh(dir: &Path) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir_all(dir),
+        _ => private_dir(dir),
     }
 }
 

@@ -126,10 +126,13 @@ impl Shell {
             .collect();
         wanted.settled = desired.settled.into_iter().map(AttemptId::from).collect();
         self.feed(Input::Desired(wanted));
+        let machine = &self.machine;
+        self.assignments.retain(|id, _| machine.is_wanted(*id));
     }
 
     /// Takes in what happened to attempts.
     pub(super) fn observe(&mut self, batch: &mut Vec<Event>) {
+        while self.tasks.try_join_next().is_some() {}
         let mut started = BTreeMap::new();
         let mut ended = Vec::new();
         for event in batch.drain(..) {
