@@ -53,10 +53,10 @@ pub(crate) struct Stat {
 
 /// Reads what the kernel says about a process; `None` if it is gone.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    let mut text = String::new();
     let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
-    file.read_to_string(&mut text).ok()?;
-    parse_stat(&text)
+    let mut buffer = [0; 1_024]; // the kernel answers in one piece, and no line is that long
+    let length = file.read(&mut buffer).ok()?;
+    parse_stat(&String::from_utf8_lossy(buffer.get(..length)?))
 }
 
 /// The command's name is in parentheses and may hold anything, also parentheses.

@@ -50,13 +50,9 @@ pub(crate) async fn run(host: &Arc<Host>, attempt: &mut Attempt, action: Command
 /// Starts a command in its place. The error says what is wrong.
 fn start(host: &Host, task: &Task, action: &CommandAction) -> Result<Running, String> {
     let program = program::prepare(host, task, action)?;
-    let own_dir = program.own_dir.clone();
     let mut notes = Vec::new();
     let cgroup = limit(host, task, &mut notes);
-    let started = Running::start(program, action, program::mark(host, task), cgroup, notes);
-    started.inspect_err(|_| {
-        drop(own_dir.map(std::fs::remove_dir));
-    })
+    Running::start(program, action, program::mark(host, task), cgroup, notes)
 }
 
 /// Makes the cgroups of an attempt that asks for memory.

@@ -7,10 +7,10 @@ mod guard_tests;
 pub(crate) mod http;
 pub(crate) mod placeholder;
 mod program;
+pub(crate) mod workdir;
 
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,6 +26,7 @@ use crate::clock;
 use crate::config::WorkerConfig;
 use crate::spool::{Capture, Channel, Spool};
 use placeholder::Values;
+use workdir::WorkDirs;
 
 /// What all attempts of a worker share.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub(crate) struct Host {
     pub(crate) config: WorkerConfig,
     /// Begins the mark of every process: the data directory's identity and this worker's incarnation.
     pub(crate) mark: String,
-    pub(crate) work_dir: PathBuf,
+    pub(crate) work_dirs: WorkDirs,
     pub(crate) spool: Spool,
     identity: String,
     cgroups: OnceLock<Cgroups>,
@@ -47,18 +48,13 @@ impl Host {
     pub(crate) fn new(
         config: WorkerConfig,
         (identity, mark): (String, String),
-        work_dir: PathBuf,
+        work_dirs: WorkDirs,
         (spool, http): (Spool, http::Http),
     ) -> Self {
         let environment = program::Environment::inherited();
         let live = Mutex::default();
         let cgroups = OnceLock::new();
-        Self { config, mark, work_dir, spool, identity, cgroups, http, environment, live }
-    }
-
-    /// The fresh directory of an attempt that asked for none of its own choice.
-    pub(crate) fn attempt_dir(&self, id: AttemptId) -> PathBuf {
-        self.work_dir.join(format!("{}.{}.{}", id.task.job, id.task.index, id.number))
+        Self { config, mark, work_dirs, spool, identity, cgroups, http, environment, live }
     }
 
     /// What limits this worker can enforce; `None` if it is not to.

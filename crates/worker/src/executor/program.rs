@@ -49,11 +49,10 @@ impl Environment {
     }
 }
 
-/// A command that is ready to be started, and the directory that was made for it.
+/// A command that is ready to be started.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(crate) command: Command,
-    pub(crate) own_dir: Option<PathBuf>,
     pub(crate) name: String,
 }
 
@@ -75,21 +74,18 @@ pub(crate) fn prepare(host: &Host, task: &Task, action: &CommandAction) -> Resul
     if let Some((name, _)) = own.iter().find(wrong) {
         return Err(format!("not an environment variable: {name:?}"));
     }
-    let (dir, own_dir) = working_dir(host, task, &action.cwd)?;
+    let dir = working_dir(host, task, &action.cwd)?;
     let path = own.iter().rev().find(|(name, _)| *name == "PATH").map(|(_, path)| OsStr::new(path));
     // A name on the list of allowed programs means the worker's program of that name.
     let path = path.filter(|_| host.config.allow.programs.is_empty());
     let path = path.or(host.environment.get("PATH")).unwrap_or(OsStr::new(PATH_DEFAULT));
-    let found = find(name, path, &dir).and_then(|found| allowed(host, name, found));
-    let file = found.inspect_err(|_| {
-        drop(own_dir.as_ref().map(fs::remove_dir));
-    })?;
+    let file = find(name, path, &dir).and_then(|found| allowed(host, name, found))?;
     let mut command = Command::new(file);
     command.arg0(name).args(arguments).current_dir(&dir).process_group(0).env_clear();
     command.envs(host.environment.0.iter().map(|(name, value)| (name, value)));
     command.envs(own);
     set_identity(&mut command, host, task);
-    Ok(Program { command, own_dir, name: name.clone() })
+    Ok(Program { command, name: name.clone() })
 }
 
 /// What a program knows about itself. Set last, so that a task can't pretend to be another.
@@ -115,20 +111,17 @@ pub(crate) fn mark(host: &Host, task: &Task) -> String {
 }
 
 /// The directory that was asked for, or a fresh one.
-fn working_dir(host: &Host, task: &Task, cwd: &str) -> Result<(PathBuf, Option<PathBuf>), String> {
+fn working_dir(host: &Host, task: &Task, cwd: &str) -> Result<PathBuf, String> {
     if cwd.is_empty() {
-        let dir = host.attempt_dir(task.id);
-        fs::create_dir(&dir).map_err(|error| {
-            format!("can't make the working directory {}: {error}", dir.display())
-        })?;
-        return Ok((dir.clone(), Some(dir)));
+        let taken = host.work_dirs.take(task.id);
+        return taken.map_err(|error| format!("can't make a working directory: {error}"));
     }
     let dir = PathBuf::from(task.values.fill(cwd));
     if !dir.is_absolute() {
         return Err(format!("the working directory {} is not an absolute path", dir.display()));
     }
     match fs::metadata(&dir) {
-        Ok(found) if found.is_dir() => Ok((dir, None)),
+        Ok(found) if found.is_dir() => Ok(dir),
         Ok(_) => Err(format!("the working directory {} is not a directory", dir.display())),
         Err(error) => Err(format!("can't use the working directory {}: {error}", dir.display())),
     }

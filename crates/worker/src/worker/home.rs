@@ -15,8 +15,9 @@ use crate::clock;
 use crate::config::WorkerConfig;
 use crate::executor::Host;
 use crate::executor::http::Http;
+use crate::executor::workdir::WorkDirs;
 use crate::process::{self, Guardian};
-use crate::spool::{Spool, private_dir};
+use crate::spool::Spool;
 
 /// What lasts as long as the worker.
 pub(super) struct Home {
@@ -45,8 +46,7 @@ impl Home {
             warn!(killed, "killed processes that an earlier worker left behind");
         }
         Cgroups::clean_up(&identity);
-        let work_dir = dir.join("work");
-        fresh(&work_dir).map_err(unusable)?;
+        let work_dirs = WorkDirs::open(dir.join("work")).map_err(unusable)?;
         let spool = Spool::open(dir.join("output"), config.output).map_err(unusable)?;
         let http = Http::new(config.http.clone());
         let http = http.map_err(|error| WorkerError::Tls(error.to_string()))?;
@@ -58,16 +58,8 @@ impl Home {
             .guardian
             .then(|| Guardian::start(&mark))
             .and_then(|started| started.inspect_err(|error| warn!(%error, "no guardian")).ok());
-        let host = Host::new(config, (identity, mark), work_dir, (spool, http));
+        let host = Host::new(config, (identity, mark), work_dirs, (spool, http));
         Ok(Self { host: Arc::new(host), _guardian: guardian, _lock: lock })
-    }
-}
-
-/// An empty directory.
-fn fresh(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => private_dir(dir),
     }
 }
 

@@ -198,7 +198,7 @@ impl Shell {
             self.assignments.remove(id);
             self.reports.remove(id);
             if self.dirs.remove(id) {
-                remove_dir(&self.host, *id);
+                release_dir(&self.host, *id);
             }
         }
     }
@@ -254,10 +254,9 @@ fn has_own_dir(assignment: &Assignment) -> bool {
     command.cwd.is_empty()
 }
 
-/// Removes an attempt's directory: at once if it is empty, elsewhere if there is work to do.
-fn remove_dir(host: &Arc<Host>, id: AttemptId) {
-    let dir = host.attempt_dir(id);
-    if fs::remove_dir(&dir).is_err_and(|error| error.kind() != std::io::ErrorKind::NotFound) {
+/// Lets go of an attempt's directory. What was left in it is removed where nobody waits for it.
+fn release_dir(host: &Host, id: AttemptId) {
+    if let Some(dir) = host.work_dirs.release(id) {
         drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(dir)));
     }
 }
