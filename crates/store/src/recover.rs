@@ -192,11 +192,12 @@ fn choose_snapshot(
     notes: &mut Vec<String>,
 ) -> Result<Option<Snapshot>, StoreError> {
     let (first, last) = (wal.first_index(), wal.last_index());
-    let mut damage = None;
+    let (first_file, last_file) = wal.edge_files();
+    let mut damaged = Vec::new();
     for index in snapshot::list(disk.as_ref())?.into_iter().rev() {
         if index > last {
             return Err(StoreError::damage(
-                &segment::file_name(1),
+                &last_file,
                 0,
                 format!("the log ends with entry {last}, but there is a snapshot of entry {index}"),
             ));
@@ -205,20 +206,40 @@ fn choose_snapshot(
             break; // the log does not reach back to it
         }
         match snapshot::open(disk, identity, index) {
-            Ok(snapshot) => return Ok(Some(snapshot)),
-            Err(error @ StoreError::Damage(_)) => {
-                notes.push(format!("{error}; an older snapshot and the log take its place"));
-                damage.get_or_insert(error);
+            Ok(snapshot) => {
+                set_aside(disk.as_ref(), damaged, notes)?;
+                return Ok(Some(snapshot));
             }
+            Err(error @ StoreError::Damage(_)) => damaged.push((index, error)),
             Err(error) => return Err(error),
         }
     }
     if first == LogIndex(1) {
+        set_aside(disk.as_ref(), damaged, notes)?;
         return Ok(None);
     }
-    let name = segment::file_name(1);
-    Err(damage.unwrap_or_else(|| {
+    let newest = damaged.into_iter().next().map(|(_, error)| error);
+    Err(newest.unwrap_or_else(|| {
         let what = format!("the log begins with entry {first}, and no snapshot leads up to it");
-        StoreError::damage(&name, 0, what)
+        StoreError::damage(&first_file, 0, what)
     }))
+}
+
+/// Renames damaged snapshots that are not needed, so that they are in nobody's way and can still be looked at.
+fn set_aside(
+    disk: &dyn Disk,
+    damaged: Vec<(LogIndex, StoreError)>,
+    notes: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for (index, error) in damaged {
+        let name = snapshot::file_name(index);
+        let StoreError::Damage(damage) = error else { continue };
+        let aside = format!("damaged-{name}");
+        disk.rename(&name, &aside).map_err(StoreError::io("renaming", &name))?;
+        disk.sync_names().map_err(StoreError::io("syncing the directory of", &aside))?;
+        notes.push(format!(
+            "{damage}; an older snapshot and the log took its place, and nothing is lost; it is now {aside}: look after the disk"
+        ));
+    }
+    Ok(())
 }

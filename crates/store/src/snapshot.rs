@@ -160,7 +160,8 @@ impl Snapshot {
     }
 }
 
-fn file_name(index: LogIndex) -> String {
+/// The file name of the snapshot at `index`.
+pub(crate) fn file_name(index: LogIndex) -> String {
     format!("snapshot-{:020}.snap", index.0)
 }
 

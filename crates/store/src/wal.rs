@@ -113,6 +113,13 @@ impl Wal {
         LogIndex(self.shared.lock().last)
     }
 
+    /// The names of the first and of the last segment's file.
+    pub(crate) fn edge_files(&self) -> (String, String) {
+        let state = self.shared.lock();
+        let first = state.segments.first().map_or(1, |info| info.header.id);
+        (segment::file_name(first), segment::file_name(self.active.header.id))
+    }
+
     /// Something that reads durable entries, here or on another thread.
     #[must_use]
     pub fn reader(&self) -> LogReader {

@@ -441,6 +441,11 @@ fn a_damaged_newest_snapshot_is_passed_over_only_while_the_log_reaches_back() {
     assert!(opened.notes[0].contains(&newest), "{:?}", opened.notes);
     check(&opened, &model, "older snapshot");
     drop(opened);
+    let opened = open(&disk).expect("opens again");
+    assert_eq!((opened.start(), opened.notes.as_slice()), (indexes[0], &[][..]));
+    assert!(disk.length(&format!("damaged-{newest}")).is_some(), "it is kept for a look");
+    assert_eq!(snapshot::latest(&disk).expect("lists"), Some(indexes[0]));
+    drop(opened);
 
     let (disk, mut model) = full_directory();
     let mut life = Life::begin(&disk).expect("opens");
