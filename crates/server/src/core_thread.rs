@@ -3,7 +3,7 @@
 //! It never waits for anything but its channel. Whoever was acknowledged was committed and applied before; whoever reads here
 //! therefore sees it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 use rota_control::{Controller, Input, Now, Output};
 use rota_core::State;
 use rota_core::command::{Command, Entry, Outcome};
+use rota_core::event::Event;
 use rota_ports::{EntryBytes, ReplicatedLog};
 use rota_store::history::History;
 use rota_store::writer::LogWriter;
 use rota_types::limits::BATCH_MAX;
 use rota_types::{LogIndex, NodeId, Steady, Timestamp};
+use rota_wire::worker::Leaving;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
 
@@ -72,6 +74,8 @@ pub(crate) struct CoreThread {
     /// Proposed and not committed, in order.
     in_flight: VecDeque<InFlight>,
     wake_at: Option<Instant>,
+    /// Nodes that drain because their worker said so.
+    drained: BTreeSet<NodeId>,
     stopping: Option<oneshot::Sender<LogIndex>>,
     failed: bool,
 }
@@ -98,6 +102,7 @@ impl CoreThread {
             waiting: VecDeque::new(),
             in_flight: VecDeque::new(),
             wake_at: None,
+            drained: BTreeSet::new(),
             stopping: None,
             failed: false,
         }
@@ -162,6 +167,7 @@ impl CoreThread {
             Request::LogFailed(reason) => self.fail(&reason),
             Request::Attach(attach) => {
                 let node = attach.node;
+                self.undrain(node);
                 self.sessions.attach(attach, &self.parts.state);
                 self.step(Input::Heartbeat(node));
             }
@@ -171,6 +177,7 @@ impl CoreThread {
                 }
             }
             Request::Heard(node) => self.heard(node),
+            Request::Leaving(node, leaving) => self.leaving(node, leaving),
             Request::Started(node, launched) => {
                 self.heard(node);
                 for (attempt, at) in launched {
@@ -199,6 +206,35 @@ impl CoreThread {
         if self.sessions.heard(node) {
             self.step(Input::Heartbeat(node));
         }
+    }
+
+    /// Places nothing on a node whose worker drains, and gives it up at once when the worker has gone.
+    fn leaving(&mut self, node: NodeId, leaving: Leaving) {
+        let draining = self.parts.state.node(node).is_some_and(|node| node.draining);
+        match leaving {
+            Leaving::Staying => self.undrain(node),
+            Leaving::Draining if !draining => {
+                self.drained.insert(node);
+                self.propose(Command::DrainNode { node, draining: true });
+            }
+            Leaving::Draining => {}
+            Leaving::Gone => {
+                self.propose(Command::LoseNode(node));
+                self.undrain(node);
+            }
+        }
+    }
+
+    /// Takes back a drain that the node's worker, and no operator, had asked for: it has come back, or is gone.
+    fn undrain(&mut self, node: NodeId) {
+        if self.drained.remove(&node) {
+            self.propose(Command::DrainNode { node, draining: false });
+        }
+    }
+
+    fn propose(&mut self, command: Command) {
+        let asker = Asker::Nobody;
+        self.waiting.push_back(Proposal { commands: vec![command], bytes: 64, asker });
     }
 
     /// Tells the controller, and does what it wants.
@@ -284,6 +320,11 @@ impl CoreThread {
         self.metrics.note_outcomes(&entry.commands, &outcomes);
         self.launched.forget(&events);
         self.step(Input::Applied(&events));
+        for event in &events {
+            if let Event::NodeLost(node) = event {
+                self.undrain(*node);
+            }
+        }
         let at = self.parts.state.now();
         self.parts.history.feed(index, at, &events);
         self.parts.ring.push(Batch { index, at, events: Arc::from(events) });
@@ -338,6 +379,7 @@ impl CoreThread {
                 }
                 Asker::Controller(tag) => self.step(Input::Answered(tag)),
                 Asker::Session(permit) => drop(permit),
+                Asker::Nobody => {}
             }
         }
     }

@@ -8,6 +8,7 @@ use rota_control::Tag;
 use rota_core::command::{Command, Outcome};
 use rota_ports::FrameSeq;
 use rota_types::{AttemptId, LogIndex, NodeId, Timestamp};
+use rota_wire::worker::Leaving;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::core_thread::View;
@@ -40,6 +41,8 @@ pub(crate) enum Request {
     Detach(NodeId, u64),
     /// A worker was heard of.
     Heard(NodeId),
+    /// A worker is about to go.
+    Leaving(NodeId, Leaving),
     /// A worker has launched attempts: for display.
     Started(NodeId, Vec<(AttemptId, Timestamp)>),
     /// A snapshot at this index is safely stored.
@@ -84,6 +87,8 @@ pub(crate) enum Asker {
     Caller(oneshot::Sender<Applied>, Vec<OwnedSemaphorePermit>),
     /// Told that it is over.
     Controller(Tag),
+    /// Nobody: what comes of it is seen in the state.
+    Nobody,
     /// A worker's session: its outbox tells it what is settled.
     Session(OwnedSemaphorePermit),
 }

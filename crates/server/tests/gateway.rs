@@ -1,5 +1,7 @@
 //! Worker sessions, crashes and restarts, with a worker that does what the test tells it.
 
+#![expect(clippy::unwrap_used, reason = "in tests, a failure is a panic")]
+
 mod common;
 
 use common::{World, noop_job, refs};
@@ -125,6 +127,21 @@ async fn heartbeats_are_acknowledged_and_nodes_drain_and_go() {
     world.until("/v1/nodes/n", |node| node["connected"] == json!(false)).await;
     let gone = world.request(Method::DELETE, "/v1/nodes/n").send().await.unwrap();
     assert_eq!(gone.status().as_u16(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_leaves_gets_nothing_new_and_comes_back_as_if_nothing_had_been() {
+    let world = World::new().await;
+    let worker = world.worker("n", 1).await;
+    worker.leave(pb::Leaving::Draining).await;
+    world.until("/v1/nodes/n", |node| node["state"] == json!("draining")).await;
+    worker.leave(pb::Leaving::Gone).await;
+    world.until("/v1/nodes/n", |node| node["state"] == json!("lost")).await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut again = world.worker("n", 2).await;
+    assert_eq!(again.starts(1).await.len(), 1);
+    let (_, node) = world.get("/v1/nodes/n").await;
+    assert_eq!(node["state"], json!("ready"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The REST interface, over real sockets.
 
+#![expect(clippy::unwrap_used, reason = "in tests, a failure is a panic")]
+
 mod common;
 
 use std::collections::BTreeSet;

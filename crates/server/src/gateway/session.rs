@@ -62,9 +62,9 @@ impl Session {
 
     /// Takes the worker's first message, makes its node known, and takes the node over. `None` if the worker was refused.
     async fn register(&self, incoming: &mut Incoming) -> Result<Option<Registered>, Status> {
-        let hello = match incoming.message().await?.and_then(|message| message.kind) {
-            Some(pb::worker_message::Kind::Hello(hello)) => hello,
-            _ => return Err(Status::invalid_argument("a session begins with a Hello")),
+        let first = incoming.message().await?.and_then(|message| message.kind);
+        let Some(pb::worker_message::Kind::Hello(hello)) = first else {
+            return Err(Status::invalid_argument("a session begins with a Hello"));
         };
         if hello.protocol != pb::PROTOCOL {
             let reason = format!(
@@ -112,6 +112,7 @@ impl Session {
     /// Reads what the worker says until it stops.
     async fn receive(&self, node: NodeId, mut incoming: Incoming) {
         let batches = Arc::new(Semaphore::new(BATCHES_MAX));
+        let mut leaving = pb::Leaving::Staying;
         loop {
             let message = match incoming.message().await {
                 Ok(Some(message)) => message,
@@ -124,6 +125,10 @@ impl Session {
             match message.kind {
                 Some(pb::worker_message::Kind::Heartbeat(heartbeat)) => {
                     self.core.tell(Request::Heard(node));
+                    if heartbeat.leaving() != leaving {
+                        leaving = heartbeat.leaving();
+                        self.core.tell(Request::Leaving(node, leaving));
+                    }
                     let ack = pb::HeartbeatAck { sent_micros: heartbeat.sent_micros };
                     self.say(pb::server_message::Kind::HeartbeatAck(ack)).await;
                 }

@@ -137,3 +137,61 @@ async fn method_not_allowed(method: http::Method, uri: http::Uri) -> impl IntoRe
     let detail = format!("{:?} does not take the method {method}", uri.path());
     refuse(ErrorCode::MethodNotAllowed, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::access::{Declared, Permission};
+
+    /// Every route and what it takes. A new route is added here on purpose.
+    #[test]
+    fn every_route_declares_the_permission_that_was_decided_for_it() {
+        let (_, _, mut table) = super::routes().build();
+        table.sort();
+        let told: Vec<String> = table
+            .iter()
+            .map(|Declared { path, method, permission }| format!("{method} {path} {permission:?}"))
+            .collect();
+        let wanted = "\
+delete /v1/nodes/{name} ManageNodes
+delete /v1/queues/{name} ManageQueues
+get /docs Public
+get /healthz Public
+get /metrics ReadCluster
+get /openapi.json Public
+get /problems/{code} Public
+get /readyz Public
+get /v1/cluster/stats ReadCluster
+get /v1/events ReadCluster
+get /v1/jobs ReadJobs
+get /v1/jobs/{id} ReadJobs
+get /v1/jobs/{id}/logs ReadJobs
+get /v1/jobs/{id}/tasks ReadJobs
+get /v1/nodes ReadCluster
+get /v1/nodes/{name} ReadCluster
+get /v1/openapi.json Public
+get /v1/queues ReadCluster
+get /v1/queues/{name} ReadCluster
+get /v1/tasks/{id} ReadJobs
+get /v1/tasks/{id}/attempts ReadJobs
+get /v1/tasks/{id}/explain ReadJobs
+get /v1/tasks/{id}/logs ReadJobs
+get /v1/version Public
+get /version Public
+patch /v1/queues/{name} ManageQueues
+post /v1/jobs SubmitJobs
+post /v1/jobs/validate SubmitJobs
+post /v1/jobs/{id}/cancel ManageJobs
+post /v1/jobs/{id}/kill ManageJobs
+post /v1/jobs/{id}/retry SubmitJobs
+post /v1/nodes/{name}/drain ManageNodes
+post /v1/nodes/{name}/undrain ManageNodes
+post /v1/queues/{name}/pause ManageQueues
+post /v1/queues/{name}/purge ManageQueues
+post /v1/queues/{name}/resume ManageQueues
+put /v1/queues/{name} ManageQueues";
+        let mut told = told;
+        told.sort();
+        assert_eq!(told.join("\n"), wanted);
+        assert!(table.iter().all(|route| route.permission != Permission::Work));
+    }
+}

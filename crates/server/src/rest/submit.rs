@@ -92,9 +92,8 @@ pub(super) async fn validate_job(
     let bytes = read_body(&parts.headers, body, app.config.body_bytes_max).await?;
     check_depth(&bytes)?;
     let mut jobs = parse_submit(&bytes).map_err(mistaken)?;
-    let job = match (jobs.pop(), jobs.is_empty()) {
-        (Some(job), true) => job,
-        _ => return Err(refuse(ErrorCode::InvalidRequest, "one job at a time is checked")),
+    let (Some(job), true) = (jobs.pop(), jobs.is_empty()) else {
+        return Err(refuse(ErrorCode::InvalidRequest, "one job at a time is checked"));
     };
     let tasks = tasks_of(&job);
     let spec = into_spec(job, &submitter).map_err(mistaken)?;
@@ -108,7 +107,7 @@ fn warnings(state: &rota_core::State, spec: &JobSpec) -> Vec<String> {
     let mut warnings = Vec::new();
     match state.queue_named(&spec.queue) {
         None => {
-            warnings.push(format!("there is no queue {:?}: a submit would be refused", spec.queue))
+            warnings.push(format!("there is no queue {:?}: a submit would be refused", spec.queue));
         }
         Some((_, queue)) if queue.paused => {
             warnings.push(format!("the queue {:?} is paused: nothing would start", spec.queue));

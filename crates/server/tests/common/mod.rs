@@ -1,5 +1,5 @@
 //! A server in this process, and a worker that does what a test tells it.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
 use std::time::{Duration, Instant};
 
@@ -181,6 +181,11 @@ impl FakeWorker {
         say(&self.sender, pb::worker_message::Kind::Heartbeat(heartbeat)).await;
     }
 
+    pub async fn leave(&self, leaving: pb::Leaving) {
+        let heartbeat = pb::Heartbeat { sent_micros: 1, leaving: leaving.into() };
+        say(&self.sender, pb::worker_message::Kind::Heartbeat(heartbeat)).await;
+    }
+
     /// Reports ends of attempts.
     pub async fn report(&self, attempts: &[pb::AttemptRef], end: &pb::report::End) {
         let ended = attempts
@@ -191,7 +196,7 @@ impl FakeWorker {
                 started_micros: Some(1),
                 ended_micros: 2,
                 detail: Some(pb::Detail {
-                    stdout_tail: b"the end\n".to_vec().into(),
+                    stdout_tail: b"the end\n".to_vec(),
                     stdout_bytes: 100,
                     ..pb::Detail::default()
                 }),
