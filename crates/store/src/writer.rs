@@ -1,6 +1,7 @@
 //! The log thread: it owns the [`Store`], and nothing waits for the disk but it.
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -48,7 +49,10 @@ impl LogWriter {
     ) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
-            if let Err(error) = run(store, &receiver, on_durable) {
+            // Whoever waits for this thread must hear of its end, also if that is a bug.
+            let ended = catch_unwind(AssertUnwindSafe(|| run(store, &receiver, on_durable)));
+            let ended = ended.unwrap_or_else(|_| Err(io::Error::other("the log thread panicked")));
+            if let Err(error) = ended {
                 on_fatal(error);
             }
         })?;

@@ -123,3 +123,29 @@ fn what_was_handed_over_is_written_before_the_thread_ends() {
     assert_eq!(durable.iter().collect::<Vec<_>>(), [(1, 1), (2, 1)]);
     assert_eq!(*calls.lock().expect("no panics"), ["append 1", "sync", "append 2", "sync"]);
 }
+
+/// A store with a bug.
+struct Buggy;
+
+impl Store for Buggy {
+    fn append(&mut self, _frame: &Frame) -> io::Result<()> {
+        panic!("a planted bug")
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn truncate_before(&mut self, _index: LogIndex) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_of_the_log_thread_is_fatal_too() {
+    let (sender, fatal) = channel();
+    let report = move |error: io::Error| sender.send(error.to_string()).expect("the test listens");
+    let writer = LogWriter::spawn(Buggy, |_| panic!("nothing is durable"), report);
+    writer.expect("starts").append(frame(1));
+    assert_eq!(fatal.recv_timeout(DEADLINE).as_deref(), Ok("the log thread panicked"));
+}

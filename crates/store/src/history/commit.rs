@@ -1,5 +1,6 @@
 //! The thread that writes what was fed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,7 +30,10 @@ impl Worker {
         let mut not_before = Instant::now();
         while let Some(batch) = self.pending.next_batch(not_before) {
             not_before = Instant::now() + self.commit_every;
-            if let Err(error) = store(&self.database, &batch) {
+            // Whoever waits for this thread must hear of its end, also if that is a bug.
+            let stored = catch_unwind(AssertUnwindSafe(|| store(&self.database, &batch)));
+            let panicked = |_| Err(StoreError::History("its thread panicked".into()));
+            if let Err(error) = stored.unwrap_or_else(panicked) {
                 self.pending.fail();
                 on_fatal(error);
                 return;
