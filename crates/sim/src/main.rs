@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use rota_sim::{Counters, Failure, Options, REQUIRED, exhaustive, run, run_traced, shrink};
+use rota_sim::{Counters, Failure, Options, REQUIRED, exhaustive, run, run_traced, shrink, subset};
 
-const USAGE: &str = "usage: rota-sim [--seeds N] [--from S] [--seed S] [--options TEXT] [--trace] [--no-shrink] [--counters] [--exhaustive DEPTH]";
+const USAGE: &str = "usage: rota-sim [--seeds N] [--from S] [--seed S] [--options TEXT] [--trace] [--no-shrink] [--counters] [--subset] [--exhaustive DEPTH]";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -15,6 +15,7 @@ struct Ask {
     trace: bool,
     keep_size: bool,
     counters: bool,
+    subset: bool,
     depth: Option<u32>,
 }
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     }
     let runs: Vec<Options> = match &ask.options {
         Some(options) => vec![options.clone()],
+        None if ask.subset => subset().collect(),
         None => (ask.from..ask.from.saturating_add(ask.seeds)).map(Options::from_seed).collect(),
     };
     let mut total = Total::default();
@@ -133,6 +135,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Ask, String> {
             "--trace" => ask.trace = true,
             "--no-shrink" => ask.keep_size = true,
             "--counters" => ask.counters = true,
+            "--subset" => ask.subset = true,
             _ => return Err(format!("no such argument: {arg}")),
         }
     }

@@ -10,6 +10,7 @@ use rota_types::{AttemptId, Monotonic, NodeId, Span, Steady, TaskId, Timestamp};
 use rota_worker_core::{Desired, Session, Start};
 
 use crate::options::{Fault, Options};
+use crate::order::follows_discipline;
 use crate::world::{Answer, Conn, ConnId, Happening, MILLI, ToServer, ToWorker, World};
 
 /// The wall clock when the world begins.
@@ -198,6 +199,10 @@ impl World {
                     self.after(delay, Happening::ServerWake { boot, at });
                 }
                 Output::Propose(tag, command) => {
+                    if let Command::CommitPlan(plan) = &command {
+                        let verdict = follows_discipline(&self.server.state, plan);
+                        self.judge(verdict);
+                    }
                     self.note_loss(tag);
                     self.server.idle_proposals = self.server.idle_proposals.saturating_add(1);
                     if self.server.idle_proposals > 10_000 {

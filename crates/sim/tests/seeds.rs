@@ -1,11 +1,6 @@
 //! The seeds that run with every change, and what they must reach.
 
-use rota_sim::{Counters, Failure, Fault, Faults, Options, run, run_traced, shrink};
-
-/// Seeds of the subset.
-const SEEDS: u64 = 80;
-/// Seeds that are made rough.
-const ROUGH_SEEDS: u64 = 40;
+use rota_sim::{Counters, Failure, Fault, Faults, Options, run, run_traced, shrink, subset};
 
 fn passes(options: &Options) -> rota_sim::Report {
     run(options).unwrap_or_else(|failure| {
@@ -18,11 +13,8 @@ fn passes(options: &Options) -> rota_sim::Report {
 #[test]
 fn every_seed_of_the_subset_passes_and_all_rare_situations_are_reached() {
     let mut counters = Counters::default();
-    for seed in 0..SEEDS {
-        counters.merge(&passes(&Options::from_seed(seed)).counters);
-    }
-    for seed in 0..ROUGH_SEEDS {
-        counters.merge(&passes(&Options::rough(seed)).counters);
+    for options in subset() {
+        counters.merge(&passes(&options).counters);
     }
     println!("{counters}");
     assert_eq!(counters.missing(), Vec::<&str>::new(), "situations that no seed reached");
