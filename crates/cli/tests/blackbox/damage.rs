@@ -75,7 +75,8 @@ fn refuses_or_has_lost_nothing(
         return false;
     };
     let printed = server.printed().split_off(printed_before);
-    assert_eq!(status.code(), Some(74), "{printed}");
+    let start_failed = i32::from(rota_api::ErrorCode::StartFailed.exit_code());
+    assert_eq!(status.code(), Some(start_failed), "{printed}");
     let name = file.file_name().expect("a segment has a name").to_string_lossy().into_owned();
     let words: Vec<u64> =
         printed.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();

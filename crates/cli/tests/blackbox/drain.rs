@@ -135,7 +135,8 @@ fn a_second_server_on_the_same_data_is_refused_and_the_first_goes_on() {
     let mut second = Server::new(&arena.path("server"), &log, free_port(&mut chance), &[]);
     second.launch();
     let status = second.process().wait(PATIENCE);
-    assert_eq!(status.code(), Some(74), "{}", second.process().printed());
+    let start_failed = i32::from(rota_api::ErrorCode::StartFailed.exit_code());
+    assert_eq!(status.code(), Some(start_failed), "{}", second.process().printed());
     assert!(second.process().printed().contains("in use"), "{}", second.process().printed());
     server.process().must_run();
     server.wait_ready();
