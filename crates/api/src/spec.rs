@@ -137,7 +137,7 @@ fn encode(group: TaskGroup) -> Arc<[u8]> {
             argv: command.argv(),
             env: group.env.into_iter().map(|(name, value)| EnvVar { name, value }).collect(),
             cwd: group.cwd.unwrap_or_default(),
-            stdin: group.stdin.unwrap_or_default().into_bytes().into(),
+            stdin: group.stdin.unwrap_or_default().into_bytes(),
             grace_micros: group.grace.map_or(GRACE_DEFAULT, |grace| grace.0).micros(),
         }),
         (None, Some(request)) => action::Kind::Http(http_action(request)),
@@ -161,7 +161,7 @@ fn http_action(request: HttpRequest) -> HttpAction {
         method,
         url: request.url,
         headers: request.headers.into_iter().map(|(name, value)| Header { name, value }).collect(),
-        body: request.body.unwrap_or_default().into_bytes().into(),
+        body: request.body.unwrap_or_default().into_bytes(),
         expect: expect.into_iter().map(range).collect(),
     }
 }
@@ -170,12 +170,11 @@ impl JobFile {
     /// The job file that gives this job again, with defaults filled in where they were taken.
     #[must_use]
     pub fn from_spec(spec: &JobSpec) -> Self {
-        let text = |(key, value): (&Box<str>, &Box<str>)| (key.to_string(), value.to_string());
-        let job = JobHeader {
+            let job = JobHeader {
             name: Some(spec.name.to_string()),
             queue: spec.queue.to_string(),
             priority: spec.priority,
-            labels: spec.labels.iter().map(text).collect(),
+            labels: labels.collect(),
         };
         Self { job, task: spec.groups.iter().map(group_of).collect() }
     }

@@ -20,7 +20,8 @@ pub(crate) struct Screen {
     pub(crate) utc: bool,
     /// Whether to leave out what is not data.
     pub(crate) quiet: bool,
-    now: Timestamp,
+    /// Stands for the time of day in tests.
+    fixed: Option<Timestamp>,
 }
 
 impl Screen {
@@ -39,7 +40,7 @@ impl Screen {
             terminal,
             utc,
             quiet,
-            now: wall_clock(),
+            fixed: None,
         }
     }
 
@@ -53,7 +54,7 @@ impl Screen {
             terminal: false,
             utc: false,
             quiet: false,
-            now,
+            fixed: Some(now),
         }
     }
 
@@ -121,21 +122,25 @@ impl Screen {
         }
     }
 
+    fn now(&self) -> Timestamp {
+        self.fixed.unwrap_or_else(wall_clock)
+    }
+
     /// `3m ago`, or the instant itself with `--utc`.
     pub(crate) fn when(&self, moment: Moment) -> String {
         if self.utc {
             return moment.to_string();
         }
-        match self.now.0.checked_sub(moment.0.0) {
+        match self.now().0.checked_sub(moment.0.0) {
             Some(micros) => format!("{} ago", short_span(micros)),
-            None => format!("in {}", short_span(moment.0.0.saturating_sub(self.now.0))),
+            None => format!("in {}", short_span(moment.0.0.saturating_sub(self.now().0))),
         }
     }
 
     /// How long it took, or has taken so far.
     pub(crate) fn took(&self, from: Option<Moment>, to: Option<Moment>) -> String {
         let Some(from) = from else { return "-".to_owned() };
-        let to = to.map_or(self.now, |to| to.0);
+        let to = to.map_or_else(|| self.now(), |to| to.0);
         short_span(to.0.saturating_sub(from.0.0))
     }
 }
