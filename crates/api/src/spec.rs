@@ -170,11 +170,15 @@ impl JobFile {
     /// The job file that gives this job again, with defaults filled in where they were taken.
     #[must_use]
     pub fn from_spec(spec: &JobSpec) -> Self {
-            let job = JobHeader {
+        let job = JobHeader {
             name: Some(spec.name.to_string()),
             queue: spec.queue.to_string(),
             priority: spec.priority,
-            labels: labels.collect(),
+            labels: spec
+                .labels
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
         };
         Self { job, task: spec.groups.iter().map(group_of).collect() }
     }

@@ -193,7 +193,8 @@ mod tests {
         for size in 1..text.len() {
             let mut parser = SseParser::default();
             let chunks = text.chunks(size).map(|chunk| parser.push(chunk));
-            let messages: Vec<Message> = chunks.flat_map(|pushed| pushed.unwrap_or_default()).collect();
+            let messages: Vec<Message> =
+                chunks.flat_map(|pushed| pushed.unwrap_or_default()).collect();
             assert_eq!(messages, wanted, "chunks of {size}");
         }
     }
