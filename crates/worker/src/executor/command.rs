@@ -23,6 +23,8 @@ use crate::cgroup::{AttemptCgroup, Limits};
 use crate::process;
 use crate::spool::{Capture, Channel};
 
+/// A program that ends sooner is not announced: the message would cost more than it tells.
+const ANNOUNCE: Duration = Duration::from_millis(5);
 /// How long a pipe may stay open behind the end of its process before somebody is looked for who holds it.
 const DRAIN: Duration = Duration::from_millis(50);
 /// How long it may stay open in all.
@@ -169,6 +171,7 @@ impl Running {
     async fn until_exit(&mut self, attempt: &mut Attempt, grace: Duration) -> Option<Cause> {
         let mut cause = None;
         let mut kill_at = None;
+        let mut announce_at = Some(Instant::now() + ANNOUNCE);
         let timeout_at = attempt.timeout.map(|timeout| Instant::now() + timeout);
         loop {
             let due = if cause.is_none() { timeout_at } else { kill_at };
@@ -196,6 +199,10 @@ impl Running {
                 () = self.stderr.ready() => self.stderr.pump(&attempt.capture),
                 () = ready_for_input(self.stdin.as_ref()) => self.feed(),
                 _ = self.handle.readable() => return cause,
+                () = sleep_until(announce_at) => {
+                    attempt.announce();
+                    announce_at = None;
+                }
             }
         }
     }

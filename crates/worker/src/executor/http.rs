@@ -101,6 +101,7 @@ impl Http {
             Err(refusal) => return Ending::of(failed(FailureKind::Start, refusal.0)),
         };
         attempt.started();
+        attempt.announce();
         let timeout = attempt.timeout;
         let mut stop = attempt.stop.clone();
         tokio::select! {

@@ -174,9 +174,15 @@ impl StopSignal {
 impl Attempt {
     /// The program or request is on its way.
     pub(crate) fn started(&mut self) {
-        let at = clock::wall();
-        self.started_at = Some(at);
-        drop(self.events.send(Event::Started(self.task.id, at)));
+        self.started_at = Some(clock::wall());
+    }
+
+    /// Lets the server show that the attempt runs. Its report says when it started, so that this is not needed for what is over
+    /// soon.
+    pub(crate) fn announce(&self) {
+        if let Some(at) = self.started_at {
+            drop(self.events.send(Event::Started(self.task.id, at)));
+        }
     }
 }
 
