@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rota_core::command::{AttemptEnd, FailureKind};
 use rota_wire::worker::CommandAction;
+use rustix::fs::OFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::{Receiver, Sender};
@@ -23,7 +24,7 @@ use crate::cgroup::{AttemptCgroup, Limits};
 use crate::process;
 use crate::spool::{Capture, Channel};
 
-/// A program that ends sooner is not announced: the message would cost more than it tells.
+/// A program that ends sooner is not announced and its pipes are read once: everything else would cost more than it gains.
 const ANNOUNCE: Duration = Duration::from_millis(5);
 /// How long a pipe may stay open behind the end of its process before somebody is looked for who holds it.
 const DRAIN: Duration = Duration::from_millis(50);
@@ -103,8 +104,17 @@ struct Input {
 
 /// What a process still writes.
 struct Output {
-    pipe: Option<Receiver>,
+    pipe: Pipe,
     channel: Channel,
+}
+
+/// The reading end of a pipe. Does not block.
+enum Pipe {
+    /// Looked at when its process ends, or when that takes too long: until then the system keeps what is written.
+    Unwatched(OwnedFd),
+    /// An event of the reactor.
+    Watched(Receiver),
+    Closed,
 }
 
 /// Why the attempt will not have ended by itself.
@@ -142,8 +152,8 @@ impl Running {
             mark,
             handle,
             stdin: stdin.map(|pipe| Input { pipe, data, done: 0 }),
-            stdout: Output { pipe: Some(stdout), channel: Channel::Stdout },
-            stderr: Output { pipe: Some(stderr), channel: Channel::Stderr },
+            stdout: Output { pipe: Pipe::Unwatched(stdout), channel: Channel::Stdout },
+            stderr: Output { pipe: Pipe::Unwatched(stderr), channel: Channel::Stderr },
             cgroup,
             notes,
             reaped: false,
@@ -202,6 +212,8 @@ impl Running {
                 () = sleep_until(announce_at) => {
                     attempt.announce();
                     announce_at = None;
+                    self.stdout.watch();
+                    self.stderr.watch();
                 }
             }
         }
@@ -241,11 +253,11 @@ impl Running {
         }
         let ended = Instant::now();
         self.drain(&attempt.capture, ended + DRAIN).await;
-        if self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
+        if self.stdout.is_open() || self.stderr.is_open() {
             self.kill_everything().await;
             self.drain(&attempt.capture, ended + DRAIN_MAX).await;
         }
-        if self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
+        if self.stdout.is_open() || self.stderr.is_open() {
             self.notes.push("a process that could not be found kept the output open".into());
         }
     }
@@ -253,9 +265,13 @@ impl Running {
     /// Reads until both pipes are closed, or until `deadline`.
     async fn drain(&mut self, capture: &Capture, deadline: Instant) {
         let mut late = pin!(sleep_until(Some(deadline)));
-        self.stdout.pump(capture);
-        self.stderr.pump(capture);
-        while self.stdout.pipe.is_some() || self.stderr.pipe.is_some() {
+        for output in [&mut self.stdout, &mut self.stderr] {
+            output.pump(capture);
+            if output.is_open() {
+                output.watch();
+            }
+        }
+        while self.stdout.is_open() || self.stderr.is_open() {
             tokio::select! {
                 biased;
                 () = self.stdout.ready() => self.stdout.pump(capture),
@@ -315,11 +331,25 @@ impl Drop for Unwatched {
 }
 
 impl Output {
-    /// Waits until there is something to read; for ever if the pipe is closed.
+    fn is_open(&self) -> bool {
+        !matches!(self.pipe, Pipe::Closed)
+    }
+
+    /// Makes the pipe an event of the reactor.
+    fn watch(&mut self) {
+        self.pipe = match std::mem::replace(&mut self.pipe, Pipe::Closed) {
+            Pipe::Unwatched(pipe) => {
+                Receiver::from_owned_fd_unchecked(pipe).map_or(Pipe::Closed, Pipe::Watched)
+            }
+            other => other,
+        };
+    }
+
+    /// Waits until there is something to read; for ever if nobody watches the pipe.
     async fn ready(&self) {
         match &self.pipe {
-            Some(pipe) => drop(pipe.readable().await),
-            None => std::future::pending().await,
+            Pipe::Watched(pipe) => drop(pipe.readable().await),
+            Pipe::Unwatched(_) | Pipe::Closed => std::future::pending().await,
         }
     }
 
@@ -330,13 +360,19 @@ impl Output {
         }
         BUFFER.with_borrow_mut(|buffer| {
             for _ in 0..16 {
-                let Some(pipe) = &self.pipe else { return };
-                match pipe.try_read(buffer) {
+                let read = match &self.pipe {
+                    Pipe::Unwatched(pipe) => {
+                        rustix::io::read(pipe, &mut *buffer).map_err(io::Error::from)
+                    }
+                    Pipe::Watched(pipe) => pipe.try_read(buffer),
+                    Pipe::Closed => return,
+                };
+                match read {
                     Ok(length @ 1..) => {
                         capture.write(self.channel, buffer.get(..length).unwrap_or_default());
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                    Ok(0) | Err(_) => self.pipe = None,
+                    Ok(0) | Err(_) => self.pipe = Pipe::Closed,
                 }
             }
         });
@@ -347,7 +383,7 @@ impl Output {
 fn prepare_pipes(
     command: &mut std::process::Command,
     input: bool,
-) -> io::Result<(Option<Sender>, Receiver, Receiver)> {
+) -> io::Result<(Option<Sender>, OwnedFd, OwnedFd)> {
     let mut stdin = None;
     if input {
         let (theirs, ours) = io::pipe()?;
@@ -360,8 +396,10 @@ fn prepare_pipes(
     command.stdout(Stdio::from(theirs));
     let (stderr, theirs) = io::pipe()?;
     command.stderr(Stdio::from(theirs));
-    let receiver = |pipe: io::PipeReader| Receiver::from_owned_fd(pipe.into());
-    Ok((stdin, receiver(stdout)?, receiver(stderr)?))
+    for pipe in [&stdout, &stderr] {
+        rustix::fs::fcntl_setfl(pipe, OFlags::NONBLOCK)?;
+    }
+    Ok((stdin, stdout.into(), stderr.into()))
 }
 
 /// Makes the end of a process an event of the reactor.
