@@ -19,7 +19,7 @@ use rota_types::limits::BATCH_MAX;
 use rota_types::{LogIndex, NodeId, Steady, Timestamp};
 use rota_wire::worker::Leaving;
 use tokio::sync::oneshot;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, info};
 
 use crate::clock::Clock;
 use crate::config::OnFatal;
@@ -71,6 +71,8 @@ pub(crate) struct CoreThread {
     metrics: Metrics,
     /// Not proposed yet, in order.
     waiting: VecDeque<Proposal>,
+    /// An entry that the log had no room for; it goes before everything that waits.
+    held: Option<InFlight>,
     /// Proposed and not committed, in order.
     in_flight: VecDeque<InFlight>,
     wake_at: Option<Instant>,
@@ -100,6 +102,7 @@ impl CoreThread {
             launched: Launched::default(),
             metrics: Metrics::new(),
             waiting: VecDeque::new(),
+            held: None,
             in_flight: VecDeque::new(),
             wake_at: None,
             drained: BTreeSet::new(),
@@ -126,7 +129,7 @@ impl CoreThread {
                 self.step(Input::Woke);
             }
             self.settle();
-            if self.stopping.is_some() && self.waiting.is_empty() && self.in_flight.is_empty() {
+            if self.stopping.is_some() && self.is_idle() {
                 break;
             }
         }
@@ -136,6 +139,10 @@ impl CoreThread {
             let _sent = stopped.send(index);
         }
         info!(%index, "core thread ended");
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.held.is_none() && self.in_flight.is_empty()
     }
 
     fn sleep(&self) -> Duration {
@@ -257,34 +264,42 @@ impl CoreThread {
         while !self.failed && (self.propose_entry() || self.carry_out()) {}
     }
 
-    /// Gathers what waits into one entry. Returns whether it proposed one.
+    /// Proposes one entry, if something waits and there is room. Returns whether it did.
     fn propose_entry(&mut self) -> bool {
-        if self.waiting.is_empty() || self.in_flight.len() >= IN_FLIGHT_MAX {
+        if self.in_flight.len() >= IN_FLIGHT_MAX {
             return false;
         }
+        let Some(entry) = self.held.take().or_else(|| self.gather()) else { return false };
+        if self.parts.log.propose(Arc::clone(&entry.bytes)).is_err() {
+            // Too much is in flight: the next commit makes room. One server always leads.
+            self.held = Some(entry);
+            return false;
+        }
+        self.in_flight.push_back(entry);
+        true
+    }
+
+    /// Gathers what waits into one entry, as far as it may be large.
+    fn gather(&mut self) -> Option<InFlight> {
         let mut commands = Vec::new();
         let mut askers = Vec::new();
         let mut bytes = 0_usize;
         while let Some(next) = self.waiting.front() {
             bytes = bytes.saturating_add(next.bytes);
-            let full =
-                commands.len() + next.commands.len() > BATCH_MAX || bytes > ENTRY_BYTES_TARGET;
-            if full && !commands.is_empty() {
+            let many = commands.len() + next.commands.len() > BATCH_MAX;
+            if (many || bytes > ENTRY_BYTES_TARGET) && !commands.is_empty() {
                 break;
             }
             let Some(proposal) = self.waiting.pop_front() else { break };
             askers.push((proposal.commands.len(), proposal.asker));
             commands.extend(proposal.commands);
         }
+        if commands.is_empty() {
+            return None;
+        }
         let (at, steady) = self.clock.stamp();
         let bytes = rota_wire::log::encode_entry(at, steady, &commands);
-        if let Err(refused) = self.parts.log.propose(Arc::clone(&bytes)) {
-            // One server always leads, and the number in flight is bounded here: a refusal is not expected, and definite.
-            warn!(?refused, "the log took no entry");
-            return false;
-        }
-        self.in_flight.push_back(InFlight { bytes, at, steady, commands, askers });
-        true
+        Some(InFlight { bytes, at, steady, commands, askers })
     }
 
     /// Does what the log wants. Returns whether entries were applied.

@@ -60,7 +60,8 @@ impl Server {
             .map_err(|source| StartError::Listen { address: config.listen, source })?;
         let (stop, stopped) = watch::channel(false);
         let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening))
+        let ended = stop.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opening, ended))
             .await
             .map_err(|error| StartError::recover(&config.data_dir, error))??;
         let Opened { core, history, ring, thread } = opened;
@@ -151,11 +152,19 @@ struct Opened {
     thread: JoinHandle<()>,
 }
 
-/// Recovers the directory and starts the threads that own it.
-fn open(config: &ServerConfig) -> Result<Opened, StartError> {
+/// Opens the directory.
+fn open(config: &ServerConfig, ended: watch::Sender<bool>) -> Result<Opened, StartError> {
+    let disk = FsDisk::open(&config.data_dir).map_err(|error| unusable(config, error))?;
+    open_on(Arc::new(disk), config, ended)
+}
+
+/// Recovers what is on the disk and starts the threads that own it. `ended` is told when the core thread has ended.
+fn open_on(
+    disk: Arc<dyn Disk>,
+    config: &ServerConfig,
+    ended: watch::Sender<bool>,
+) -> Result<Opened, StartError> {
     let on_fatal = on_fatal(config);
-    let disk: Arc<dyn Disk> =
-        Arc::new(FsDisk::open(&config.data_dir).map_err(|error| unusable(config, error))?);
     let recovered = recover::recover(&disk, &options()).map_err(|error| unusable(config, error))?;
     for note in &recovered.notes {
         warn!("{note}");
@@ -193,6 +202,7 @@ fn open(config: &ServerConfig) -> Result<Opened, StartError> {
             // Held until everything of the directory is closed.
             let _lock: DirLock = lock;
             CoreThread::new(parts).run(&requests);
+            ended.send_replace(true);
         })
         .map_err(StartError::Thread)?;
     Ok(Opened { core, history, ring, thread })
@@ -297,4 +307,46 @@ fn draw() -> u64 {
     let mut hasher = std::hash::RandomState::new().build_hasher();
     hasher.write_u64(crate::clock::wall().0);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::{CoreError, Urgency};
+    use rota_core::command::{Command, QueueSpec, Reply};
+    use rota_store::mem_disk::MemDisk;
+    use std::sync::mpsc;
+
+    fn create(name: &str) -> Command {
+        Command::CreateQueue(QueueSpec::named(name))
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_acknowledges_nothing_more_and_ends_the_process() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (fatal, told) = mpsc::channel();
+        let mut config = ServerConfig::new(dir.path());
+        config.on_fatal = Some(Arc::new(move |reason: &str| drop(fatal.send(reason.to_owned()))));
+        let disk = MemDisk::new();
+        let (ended, mut stopped) = watch::channel(false);
+        let opened = open_on(Arc::new(disk.clone()), &config, ended).unwrap();
+        let done = opened.core.command(Urgency::New, create("kept")).await.unwrap();
+        assert_eq!(done, (LogIndex(1), Ok(Reply::Done)));
+        disk.fail_after(0, std::io::ErrorKind::Other);
+        let refused = opened.core.command(Urgency::New, create("unknown")).await;
+        assert_eq!(refused.err(), Some(CoreError::Stopped));
+        crate::stopped(&mut stopped).await;
+        let reason = told.recv().unwrap();
+        assert!(reason.starts_with("the log can't be written"), "{reason}");
+        assert_eq!(opened.core.query(|_| ()).await.err(), Some(CoreError::Stopped));
+        opened.thread.join().unwrap();
+        drop(opened.history);
+        // What was acknowledged is there for the next process.
+        let (ended, _stopped) = watch::channel(false);
+        let opened = open_on(Arc::new(disk.after_kill()), &config, ended).unwrap();
+        let kept = opened.core.query(|view| view.state.queue_named("kept").is_some()).await;
+        assert_eq!(kept, Ok(true));
+        opened.core.tell(Request::Abandon);
+        opened.thread.join().unwrap();
+    }
 }

@@ -185,6 +185,7 @@ async fn snapshots_are_made_beside_the_running_server_and_lose_nothing() {
             count.and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count >= 2)
         })
         .await;
+    world.until("/v1/jobs/60", |job| job["counts"]["succeeded"] == json!(1)).await;
     let (_, before) = world.get("/v1/jobs?limit=1000").await;
     for _ in 0..2 {
         world.kill_and_restart().await;

@@ -22,6 +22,9 @@ const STARTS_MAX: usize = 1_024;
 /// Bytes of actions in one message.
 const START_BYTES_MAX: usize = 8 << 20;
 
+/// How long a worker may leave a message unread.
+const SEND_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
 type Incoming = Streaming<pb::WorkerMessage>;
 
 pub(super) struct Session {
@@ -130,7 +133,9 @@ impl Session {
                         self.core.tell(Request::Leaving(node, leaving));
                     }
                     let ack = pb::HeartbeatAck { sent_micros: heartbeat.sent_micros };
-                    self.say(pb::server_message::Kind::HeartbeatAck(ack)).await;
+                    if !self.say(pb::server_message::Kind::HeartbeatAck(ack)).await {
+                        return;
+                    }
                 }
                 Some(pb::worker_message::Kind::Reports(reports)) => {
                     self.started(node, reports.started);
@@ -202,7 +207,9 @@ impl Session {
                     // What does not fit into one message goes on in the next. Stops come behind all starts.
                     let mut part = std::mem::replace(&mut desired, empty(false));
                     part.more = full;
-                    self.say(pb::server_message::Kind::Desired(part)).await;
+                    if !self.say(pb::server_message::Kind::Desired(part)).await {
+                        return;
+                    }
                     bytes = start.launch.action.len();
                 }
                 match assignment(&start) {
@@ -243,7 +250,7 @@ impl Session {
     }
 
     async fn close(&self, why: &'static str) {
-        drop(self.sender.send(Err(Status::unavailable(why))).await);
+        drop(self.sender.send_timeout(Err(Status::unavailable(why)), SEND_TIMEOUT).await);
     }
 
     async fn refuse(&self, reason: String, remedy: &str) {
@@ -252,7 +259,9 @@ impl Session {
     }
 
     async fn say(&self, kind: pb::server_message::Kind) -> bool {
-        self.sender.send(Ok(pb::ServerMessage { kind: Some(kind) })).await.is_ok()
+        // A worker that does not read must not keep its session from ending.
+        let message = Ok(pb::ServerMessage { kind: Some(kind) });
+        self.sender.send_timeout(message, SEND_TIMEOUT).await.is_ok()
     }
 }
 

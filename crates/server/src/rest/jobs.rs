@@ -249,7 +249,7 @@ pub(super) async fn finished(app: &App, id: JobId) -> Answer<FinishedJob> {
 
 /// Cancels a job's tasks: what waits is over at once, what runs is asked to stop.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancelJob",
-    params(("id" = u64, Path, description = "The job's id.")), request_body = CancelRequest, responses(
+    params(("id" = u64, Path, description = "The job's id.")), request_body = Option<CancelRequest>, responses(
     (status = 202, description = "It is recorded.", body = CancelReply),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -263,7 +263,7 @@ pub(super) async fn cancel_job(
 
 /// Cancels a job's tasks and kills what runs without asking.
 #[utoipa::path(post, path = "/v1/jobs/{id}/kill", tag = "jobs", operation_id = "killJob",
-    params(("id" = u64, Path, description = "The job's id.")), request_body = CancelRequest, responses(
+    params(("id" = u64, Path, description = "The job's id.")), request_body = Option<CancelRequest>, responses(
     (status = 202, description = "It is recorded.", body = CancelReply),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]

@@ -31,7 +31,7 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 /// `X-Log-Offset` is the place of the first byte in the attempt's whole output, `X-Log-Skipped` how many bytes before it the output
 /// limit dropped, `X-Log-Source` either `worker` or, when the node is gone, `record`: the last bytes only.
 #[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "taskLogs",
-    params(("id" = String, Path, description = "The task's id.", example = "17.3"), LogQuery), responses(
+    params(("id" = String, Path, description = "The task's id.", example = "17.3", pattern = "^[0-9]{1,18}[.][0-9]{1,9}$"), LogQuery), responses(
     (status = 200, description = "The output.", body = String, content_type = "text/plain"),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]

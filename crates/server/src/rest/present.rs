@@ -183,16 +183,34 @@ pub(crate) fn live_task(view: &View<'_>, id: TaskId) -> Option<Task> {
     Some(told)
 }
 
-/// A task of a job that is over.
-pub(crate) fn finished_task(job: &FinishedJob, index: u32) -> Option<Task> {
-    let (first, group) = group_at(&job.spec, index)?;
-    let state = if job.failed.contains(index) {
+/// The state of a task of a live job.
+pub(crate) fn live_state(view: &View<'_>, id: TaskId) -> Option<TaskState> {
+    Some(match view.state.standing(id)? {
+        Standing::Fresh => TaskState::Queued,
+        Standing::Over(how) => over(how),
+        Standing::Tried(task) => match task.phase {
+            Phase::Queued { .. } => TaskState::Queued,
+            Phase::Waiting { .. } => TaskState::Waiting,
+            Phase::Running(_) => TaskState::Running,
+        },
+    })
+}
+
+/// The state of a task of a job that is over.
+pub(crate) fn finished_state(job: &FinishedJob, index: u32) -> TaskState {
+    if job.failed.contains(index) {
         TaskState::Failed
     } else if job.cancelled.contains(index) {
         TaskState::Cancelled
     } else {
         TaskState::Succeeded
-    };
+    }
+}
+
+/// A task of a job that is over.
+pub(crate) fn finished_task(job: &FinishedJob, index: u32) -> Option<Task> {
+    let (first, group) = group_at(&job.spec, index)?;
+    let state = finished_state(job, index);
     Some(Task {
         id: TaskId { job: job.id, index }.to_string(),
         job: job.id.0,

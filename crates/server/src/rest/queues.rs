@@ -71,8 +71,8 @@ pub(super) async fn show_queue(
 /// Creates a queue. With `If-None-Match: *` an existing one is left as it is and refused; without, its settings are replaced.
 #[utoipa::path(put, path = "/v1/queues/{name}", tag = "queues", operation_id = "putQueue",
     params(("name" = String, Path, description = "The queue's name."),
-        ("If-None-Match" = Option<String>, Header, description = "`*` only creates.")),
-    request_body = QueueSettings, responses(
+        ("If-None-Match" = Option<String>, Header, description = "`*` only creates.", pattern = "^[*]$")),
+    request_body = Option<QueueSettings>, responses(
     (status = 200, description = "The queue's settings were replaced.", body = Queue),
     (status = 201, description = "The queue was created.", body = Queue),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
@@ -121,7 +121,7 @@ fn encode(byte: u8) -> String {
 
 /// Changes some of a queue's settings.
 #[utoipa::path(patch, path = "/v1/queues/{name}", tag = "queues", operation_id = "changeQueue",
-    params(("name" = String, Path, description = "The queue's name.")), request_body = QueueSettings, responses(
+    params(("name" = String, Path, description = "The queue's name.")), request_body = Option<QueueSettings>, responses(
     (status = 200, description = "The queue.", body = Queue),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]

@@ -76,9 +76,19 @@ struct Filter {
 }
 
 impl Filter {
-    fn admits(&self, task: &Task) -> bool {
-        (self.states.is_empty() || self.states.contains(&task.state))
-            && self.group.as_deref().is_none_or(|group| group == task.group)
+    fn admits<'a>(&self, state: TaskState, group: impl FnOnce() -> Option<&'a str>) -> bool {
+        (self.states.is_empty() || self.states.contains(&state))
+            && self.group.as_deref().is_none_or(|wanted| group() == Some(wanted))
+    }
+
+    fn admits_live(&self, view: &View<'_>, id: TaskId) -> bool {
+        if self.states.is_empty() && self.group.is_none() {
+            return true;
+        }
+        let state = present::live_state(view, id);
+        state.is_some_and(|state| {
+            self.admits(state, || view.state.group(id).map(|group| &*group.name))
+        })
     }
 }
 
@@ -88,8 +98,9 @@ async fn part(app: &App, id: JobId, filter: &Filter, from: u32, wanted: usize) -
         .core
         .query(move |view| {
             let total = view.state.job(id)?.tasks();
+            let admits = |index| live_filter.admits_live(view, TaskId { job: id, index });
             let tell = |index| present::live_task(view, TaskId { job: id, index });
-            Some(scan(tell, total, &live_filter, from, wanted))
+            Some(scan(admits, tell, total, from, wanted))
         })
         .await?;
     if let Some(part) = live {
@@ -97,13 +108,18 @@ async fn part(app: &App, id: JobId, filter: &Filter, from: u32, wanted: usize) -
     }
     let job = finished(app, id).await?;
     let total = u32::try_from(job.counts.total()).unwrap_or(u32::MAX);
-    Ok(scan(|index| present::finished_task(&job, index), total, filter, from, wanted))
+    let admits = |index| {
+        let state = present::finished_state(&job, index);
+        let group = || present::group_at(&job.spec, index).map(|(_, group)| &*group.name);
+        filter.admits(state, group)
+    };
+    Ok(scan(admits, |index| present::finished_task(&job, index), total, from, wanted))
 }
 
 fn scan(
+    admits: impl Fn(u32) -> bool,
     tell: impl Fn(u32) -> Option<Task>,
     total: u32,
-    filter: &Filter,
     from: u32,
     wanted: usize,
 ) -> Part {
@@ -113,7 +129,9 @@ fn scan(
         if tasks.len() >= wanted {
             return Part { tasks, next: Some(index) };
         }
-        tasks.extend(tell(index).filter(|task| filter.admits(task)));
+        if admits(index) {
+            tasks.extend(tell(index));
+        }
     }
     Part { tasks, next: (end < total).then_some(end) }
 }
@@ -153,7 +171,7 @@ async fn names(app: &App, nodes: Vec<NodeId>) -> Answer<BTreeMap<NodeId, String>
 
 /// Shows one task with its attempts.
 #[utoipa::path(get, path = "/v1/tasks/{id}", tag = "tasks", operation_id = "showTask",
-    params(("id" = String, Path, description = "The task's id.", example = "17.3")), responses(
+    params(("id" = String, Path, description = "The task's id.", example = "17.3", pattern = "^[0-9]{1,18}[.][0-9]{1,9}$")), responses(
     (status = 200, description = "The task.", body = Task),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -166,7 +184,7 @@ pub(super) async fn show_task(
 
 /// Lists the attempts of a task, oldest first.
 #[utoipa::path(get, path = "/v1/tasks/{id}/attempts", tag = "tasks", operation_id = "listAttempts",
-    params(("id" = String, Path, description = "The task's id.", example = "17.3")), responses(
+    params(("id" = String, Path, description = "The task's id.", example = "17.3", pattern = "^[0-9]{1,18}[.][0-9]{1,9}$")), responses(
     (status = 200, description = "The attempts.", body = Page<Attempt>),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
@@ -266,7 +284,7 @@ pub(super) async fn attempts(app: &App, id: TaskId) -> Answer<Vec<Attempt>> {
 
 /// Says why a task waits, or where it is.
 #[utoipa::path(get, path = "/v1/tasks/{id}/explain", tag = "tasks", operation_id = "explainTask",
-    params(("id" = String, Path, description = "The task's id.", example = "17.3")), responses(
+    params(("id" = String, Path, description = "The task's id.", example = "17.3", pattern = "^[0-9]{1,18}[.][0-9]{1,9}$")), responses(
     (status = 200, description = "The explanation.", body = Explain),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
