@@ -5,26 +5,30 @@
 //! queued tasks as with a million.
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rota_core::job::{Group, Job};
-use rota_core::task::Phase;
+use rota_core::queue::Discipline;
+use rota_core::task::{Phase, Standing, Task};
 use rota_core::{ShapeId, State};
 use rota_types::{JobId, QueueId, TaskId};
 
 use crate::discipline::{QueueDiscipline, Rank, RankInput, discipline};
 
 /// Every queued task of every queue, ranked.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ranked {
     queues: BTreeMap<QueueId, RankedQueue>,
     spots: BTreeMap<Key, Spot>,
+    /// Tasks to be tried again, of groups with a `parallel_max`, by group.
+    retries: BTreeMap<(JobId, u32), Retries>,
 }
 
 /// The queued tasks of one queue.
 #[derive(Debug)]
 pub(crate) struct RankedQueue {
+    settings: Discipline,
     discipline: Box<dyn QueueDiscipline>,
     pub(crate) by_shape: BTreeMap<ShapeId, ShapeQueue>,
 }
@@ -32,7 +36,9 @@ pub(crate) struct RankedQueue {
 /// Runs of tasks of one shape, best first.
 pub(crate) type ShapeQueue = BTreeMap<(Rank, TaskId), u32>;
 
-/// Names an entry: the fresh tasks of a group, or one task that was tried before.
+/// Names an entry: the fresh tasks of a group, or one task that was tried before. A group with a `parallel_max` has one entry in
+/// all, under its first name, for whichever of its tasks go next: a plan then never starts too many of them, and a group that is
+/// full costs nothing, however many of its tasks are to be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
     job: JobId,
@@ -50,13 +56,20 @@ struct Spot {
     first: u32,
 }
 
+/// The queued tasks of one group that were tried before.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Retries {
+    best_first: BTreeSet<(Rank, u32)>,
+    ranks: BTreeMap<u32, Rank>,
+}
+
 impl Ranked {
     /// Ranks everything that is queued.
     #[must_use]
     pub fn new(state: &State) -> Self {
         let mut ranked = Self::default();
         for (id, queue) in state.queues() {
-            ranked.queues.insert(id, RankedQueue::new(discipline(queue.spec.discipline)));
+            ranked.queues.insert(id, RankedQueue::new(queue.spec.discipline));
         }
         for (id, _) in state.jobs() {
             ranked.refresh_job(state, id);
@@ -68,17 +81,12 @@ impl Ranked {
     pub fn refresh_queues(&mut self, state: &State) {
         self.queues.retain(|id, _| state.queue(*id).is_some());
         for (id, queue) in state.queues() {
-            let wanted = discipline(queue.spec.discipline);
-            let same = |old: &RankedQueue| {
-                let probe = RankInput { priority: 1, ..RankInput::default() };
-                old.discipline.name() == wanted.name()
-                    && old.discipline.rank(&probe) == wanted.rank(&probe)
-            };
-            if self.queues.get(&id).is_some_and(same) {
+            let settings = queue.spec.discipline;
+            if self.queues.get(&id).is_some_and(|old| old.settings == settings) {
                 continue;
             }
             self.spots.retain(|_, spot| spot.queue != id);
-            self.queues.insert(id, RankedQueue::new(wanted));
+            self.queues.insert(id, RankedQueue::new(settings));
             let jobs: Vec<JobId> =
                 state.jobs().filter(|(_, job)| job.queue == id).map(|(job, _)| job).collect();
             for job in jobs {
@@ -93,13 +101,17 @@ impl Ranked {
         for key in old {
             self.remove(key);
         }
-        let Some(job) = state.job(id) else { return };
-        for place in 0..job.groups.len() {
-            self.refresh_fresh(state, id, place);
+        while let Some((group, _)) = self.retries.range((id, 0)..=(id, u32::MAX)).next() {
+            let group = *group;
+            self.retries.remove(&group);
         }
+        let Some(job) = state.job(id) else { return };
         let tried: Vec<TaskId> = state.tasks_of(id).map(|(task, _)| task).collect();
         for task in tried {
             self.refresh_task(state, task);
+        }
+        for group in &job.groups {
+            self.refresh_group(id, job, group);
         }
     }
 
@@ -108,46 +120,42 @@ impl Ranked {
         let Some(job) = state.job(task.job) else {
             return self.refresh_job(state, task.job);
         };
-        let Some(place) = job.group_of(task.index) else {
-            return;
-        };
-        self.refresh_task(state, task);
-        self.refresh_fresh(state, task.job, place);
-        let Some(group) = job.groups.get(place) else {
+        let Some(group) = job.group_of(task.index).and_then(|place| job.groups.get(place)) else {
             return;
         };
         if group.parallel_max.is_some() {
-            // Whether others of the group may start depends on how many run.
-            let (from, to) = (group.first, group.end());
-            let others: Vec<TaskId> = state
-                .tasks_of(task.job)
-                .map(|(id, _)| id)
-                .filter(|id| (from..to).contains(&id.index) && *id != task)
-                .collect();
-            for other in others {
-                self.refresh_task(state, other);
-            }
+            self.refresh_task(state, task);
+            self.refresh_group(task.job, job, group);
+        } else {
+            // The group moves on before the task takes a place, which may be the very one that the group has left.
+            self.refresh_group(task.job, job, group);
+            self.refresh_task(state, task);
         }
     }
 
-    /// How many queued tasks of its queue go before this one; `None` if it is not queued or may not start now.
+    /// How many tasks that may start go before this one in its queue; `None` if it is not queued, or its group is full. Of an array
+    /// with gaps, only the tasks before the first gap count.
     #[must_use]
     pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
-        let first = state.group(task)?.first;
-        let own = Key { job: task.job, index: task.index, fresh: false };
-        let spot = self
-            .spots
-            .get(&own)
-            .or_else(|| self.spots.get(&Key { index: first, fresh: true, ..own }))?;
-        let queue = self.queues.get(&spot.queue)?;
-        let upto = (spot.rank, task);
+        let (job, group) = (state.job(task.job)?, state.group(task)?);
+        let ready_at = match state.standing(task)? {
+            Standing::Fresh => job.ready_at,
+            Standing::Tried(Task { phase: Phase::Queued { since }, .. }) => *since,
+            Standing::Tried(_) | Standing::Over(_) => return None,
+        };
+        if group.room() == 0 {
+            return None;
+        }
+        let queue = self.queues.get(&job.queue)?;
+        let own = queue.discipline.rank(&RankInput { ready_at, ..input(job, group) });
+        let upto = (own, task);
         let whole: u64 = queue
             .by_shape
             .values()
             .flat_map(|runs| runs.range(..upto))
             .map(|((rank, first), count)| {
                 // A run that begins before the task may reach beyond it.
-                let own_run = *rank == spot.rank && first.job == task.job;
+                let own_run = *rank == own && first.job == task.job;
                 let before = task.index.saturating_sub(first.index);
                 u64::from(if own_run { before.min(*count) } else { *count })
             })
@@ -170,50 +178,72 @@ impl Ranked {
         self.spots.range(from..=to).map(|(key, _)| *key)
     }
 
-    fn refresh_fresh(&mut self, state: &State, id: JobId, place: usize) {
-        let Some((job, group)) = state.job(id).and_then(|job| Some((job, job.groups.get(place)?)))
-        else {
+    /// Brings the entry of a group in line with the state.
+    fn refresh_group(&mut self, id: JobId, job: &Job, group: &Group) {
+        let key = Key { job: id, index: group.first, fresh: true };
+        let Some(queue) = self.queues.get(&job.queue) else {
             return;
         };
-        let key = Key { job: id, index: group.first, fresh: true };
         let room = u32::try_from(group.room()).unwrap_or(u32::MAX);
-        match group.fresh.first_range() {
-            Some((start, end)) if room > 0 => {
-                let input = RankInput { ready_at: job.ready_at, ..input(job, group) };
-                self.put(key, start, end.saturating_sub(start).min(room), (job, group, input));
+        let fresh = group.fresh.first_range().map(|(start, end)| {
+            let rank = queue.discipline.rank(&input(job, group));
+            (rank, start, end.saturating_sub(start))
+        });
+        let retry = self.retries.get(&(id, group.first)).and_then(|tasks| {
+            let (rank, index) = tasks.best_first.first()?;
+            Some((*rank, *index, 1))
+        });
+        match [fresh, retry].into_iter().flatten().min() {
+            Some((rank, first, count)) if room > 0 => {
+                let spot = Spot { rank, queue: job.queue, shape: group.shape, first };
+                self.put(key, spot, count.min(room));
             }
             Some(_) | None => self.remove(key),
         }
     }
 
+    /// Brings the entry of a task that was tried before in line with the state.
     fn refresh_task(&mut self, state: &State, id: TaskId) {
-        let key = Key { job: id.job, index: id.index, fresh: false };
-        let Some(Phase::Queued { since }) = state.task(id).map(|task| &task.phase) else {
-            return self.remove(key);
+        let (Some(job), Some(group)) = (state.job(id.job), state.group(id)) else {
+            return;
         };
-        match (state.job(id.job), state.group(id)) {
-            (Some(job), Some(group)) if group.room() > 0 => {
-                let input = RankInput { ready_at: *since, ..input(job, group) };
-                self.put(key, id.index, 1, (job, group, input));
+        let Some(queue) = self.queues.get(&job.queue) else {
+            return;
+        };
+        let rank = match state.task(id).map(|task| &task.phase) {
+            Some(Phase::Queued { since }) => {
+                Some(queue.discipline.rank(&RankInput { ready_at: *since, ..input(job, group) }))
             }
-            (Some(_) | None, _) => self.remove(key),
+            Some(Phase::Waiting { .. } | Phase::Running(_)) | None => None,
+        };
+        let key = Key { job: id.job, index: id.index, fresh: false };
+        match rank {
+            _ if group.parallel_max.is_some() => {
+                let tasks = self.retries.entry((id.job, group.first)).or_default();
+                tasks.set(id.index, rank);
+                if tasks.ranks.is_empty() {
+                    self.retries.remove(&(id.job, group.first));
+                }
+            }
+            Some(rank) => {
+                let spot = Spot { rank, queue: job.queue, shape: group.shape, first: id.index };
+                self.put(key, spot, 1);
+            }
+            None => self.remove(key),
         }
     }
 
-    fn put(&mut self, key: Key, first: u32, count: u32, of: (&Job, &Group, RankInput)) {
-        let (job, group, input) = of;
-        let Some(queue) = self.queues.get_mut(&job.queue) else {
+    fn put(&mut self, key: Key, spot: Spot, count: u32) {
+        let Some(queue) = self.queues.get_mut(&spot.queue) else {
             return;
         };
-        let rank = queue.discipline.rank(&input);
-        let spot = Spot { rank, queue: job.queue, shape: group.shape, first };
         if let Some(old) = self.spots.insert(key, spot)
             && old != spot
         {
             queue.take_out(key.job, &old);
         }
-        let task = TaskId { job: key.job, index: first };
-        queue.by_shape.entry(group.shape).or_default().insert((rank, task), count);
+        let task = TaskId { job: key.job, index: spot.first };
+        queue.by_shape.entry(spot.shape).or_default().insert((spot.rank, task), count);
     }
 
     fn remove(&mut self, key: Key) {
@@ -226,8 +256,8 @@ impl Ranked {
 }
 
 impl RankedQueue {
-    fn new(discipline: Box<dyn QueueDiscipline>) -> Self {
-        Self { discipline, by_shape: BTreeMap::new() }
+    fn new(settings: Discipline) -> Self {
+        Self { settings, discipline: discipline(settings), by_shape: BTreeMap::new() }
     }
 
     fn take_out(&mut self, job: JobId, spot: &Spot) {
@@ -240,6 +270,30 @@ impl RankedQueue {
     }
 }
 
+impl PartialEq for RankedQueue {
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings && self.by_shape == other.by_shape
+    }
+}
+
+impl Eq for RankedQueue {}
+
+impl Retries {
+    fn set(&mut self, index: u32, rank: Option<Rank>) {
+        let old = match rank {
+            Some(rank) => {
+                self.best_first.insert((rank, index));
+                self.ranks.insert(index, rank)
+            }
+            None => self.ranks.remove(&index),
+        };
+        if let Some(old) = old.filter(|old| Some(*old) != rank) {
+            self.best_first.remove(&(old, index));
+        }
+    }
+}
+
+/// What the discipline sees of a group's fresh tasks.
 fn input(job: &Job, group: &Group) -> RankInput {
     RankInput { ready_at: job.ready_at, priority: job.priority, estimate: group.estimate }
 }
