@@ -63,6 +63,12 @@ pub(crate) struct Connector {
     pub(crate) outputs: Outputs,
 }
 
+/// How long to wait between attempts to connect: never so long that a lease could run out between two refusals.
+struct Pace {
+    pause: Duration,
+    max: Duration,
+}
+
 /// Why a session could not be opened or is over.
 enum Failure {
     /// Nobody listens there.
@@ -76,12 +82,12 @@ enum Failure {
 impl Connector {
     /// Connects until nobody wants to know any more.
     pub(crate) async fn run(self) {
-        let mut pause = PAUSE_MIN;
+        let mut pace = Pace { pause: PAUSE_MIN, max: PAUSE_MAX };
         loop {
             let began = clock::now();
             let mut refused = 0;
             for server in &self.servers {
-                match self.session(server, &mut pause).await {
+                match self.session(server, &mut pace).await {
                     Failure::Refused => refused += 1,
                     Failure::Broken(error) => debug!(%server, %error, "no session"),
                     Failure::Unwanted => return,
@@ -93,13 +99,13 @@ impl Connector {
             }
             let jitter = clock::random() % 256;
             let jitter = u32::try_from(jitter).unwrap_or(0) + 256;
-            tokio::time::sleep(pause * jitter / 512).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(pace.pause * jitter / 512).await;
+            pace.pause = (pace.pause * 2).min(pace.max);
         }
     }
 
     /// Opens a session and serves it to its end.
-    async fn session(&self, server: &str, pause: &mut Duration) -> Failure {
+    async fn session(&self, server: &str, pace: &mut Pace) -> Failure {
         let channel = match connect(server).await {
             Ok(channel) => channel,
             Err(failure) => return failure,
@@ -123,7 +129,8 @@ impl Connector {
             Err(failure) => return failure,
         };
         info!(%server, node, "session opened");
-        *pause = PAUSE_MIN;
+        let quarter = Duration::from_micros((session.lease.micros() / 4).max(1_000));
+        *pace = Pace { pause: PAUSE_MIN.min(quarter), max: PAUSE_MAX.min(quarter) };
         if self.links.send(Link::Opened(session, outgoing)).await.is_err() {
             return Failure::Unwanted;
         }

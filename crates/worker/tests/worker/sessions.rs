@@ -132,7 +132,7 @@ async fn a_worker_that_hears_nothing_stops_its_attempts_before_the_lease_is_over
     let mut server = Server::start().await;
     let _worker = TestWorker::start(&server, |_| {});
     let mut session = server.session().await;
-    let lease = Duration::from_millis(1_000);
+    let lease = Duration::from_secs(2);
     session.welcome(lease, true).await;
     session.acks.store(false, Ordering::SeqCst);
     let began = Instant::now();
@@ -150,7 +150,7 @@ async fn attempts_outlive_a_refusing_sole_server_and_no_other() {
         let mut server = Server::start().await;
         let worker = TestWorker::start(&server, |_| {});
         let mut session = server.session().await;
-        let lease = Duration::from_millis(1_500);
+        let lease = Duration::from_secs(3);
         session.welcome(lease, sole_server).await;
         let file = worker.dir.path().join("pid");
         let script = format!("echo $$ > {}; sleep 1000", file.display());
