@@ -170,6 +170,75 @@ async fn the_end_of_an_output_can_be_read_when_its_node_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_live_output_is_read_from_its_worker_and_followed_to_its_end() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    let attempt = refs(&worker.starts(1).await)[0];
+    let early = world.request(Method::GET, "/v1/tasks/1.0/logs").send().await.unwrap();
+    assert_eq!(early.status().as_u16(), 503, "nobody holds the output yet");
+    let mut output = world.output(worker.node).await;
+    let path = "/v1/tasks/1.0/logs?follow=true&stream=stderr&offset=3";
+    let reading = tokio::spawn(world.request(Method::GET, path).send());
+    let (id, read) = output.asked().await;
+    let wanted = pb::ReadOutput {
+        attempt: Some(attempt),
+        stream: pb::OutputStream::Stderr.into(),
+        offset: 3,
+        tail_bytes: None,
+        follow: true,
+    };
+    assert_eq!(read, Some(pb::output_request::Kind::Read(wanted)));
+    output.answer(id, 10, b"first ", false).await;
+    let response = reading.await.unwrap().unwrap();
+    assert_eq!(response.headers()["x-log-offset"], "10");
+    assert_eq!(response.headers()["x-log-source"], "worker");
+    output.answer(id, 16, b"second", true).await;
+    assert_eq!(response.text().await.unwrap(), "first second");
+    // A reader that goes away is cancelled at the worker.
+    let reading = tokio::spawn(world.request(Method::GET, path).send());
+    let (id, _) = output.asked().await;
+    output.answer(id, 10, b"first ", false).await;
+    drop(reading.await.unwrap().unwrap());
+    assert_eq!(output.asked().await, (id, Some(pb::output_request::Kind::Cancel(true))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_falls_behind_asks_again_and_misses_nothing() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    worker.starts(1).await;
+    let mut output = world.output(worker.node).await;
+    let reading = tokio::spawn(world.request(Method::GET, "/v1/tasks/1.0/logs").send());
+    let total = 32_usize << 20;
+    let piece = vec![b'x'; 64 << 10];
+    let serving = tokio::spawn(async move {
+        let mut current = None;
+        loop {
+            if let Some((id, kind)) = output.asked_now(current.is_none()).await {
+                current = match kind {
+                    Some(pb::output_request::Kind::Read(read)) => Some((id, read.offset)),
+                    _ => current.filter(|(current, _)| *current != id),
+                };
+            }
+            if let Some((id, offset)) = current {
+                let next = offset + piece.len() as u64;
+                let end = next as usize >= total;
+                output.answer(id, offset, &piece, end).await;
+                current = (!end).then_some((id, next));
+            }
+        }
+    });
+    let response = reading.await.unwrap().unwrap();
+    // Long enough for everything between worker and reader to fill up.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let body = response.bytes().await.unwrap();
+    assert!(body.len() == total && body.iter().all(|byte| *byte == b'x'), "{}", body.len());
+    serving.abort();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn snapshots_are_made_beside_the_running_server_and_lose_nothing() {
     let mut world = World::with(|config| config.snapshot_log_bytes = 2_000).await;
     let mut worker = world.worker("n", 1).await;

@@ -96,6 +96,16 @@ impl World {
         }
     }
 
+    /// The output stream of a worker.
+    pub async fn output(&self, node: u32) -> FakeOutput {
+        let mut client = WorkerGatewayClient::connect(self.url("")).await.unwrap();
+        let (sender, receiver) = mpsc::channel(16);
+        let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+        request.metadata_mut().insert("rota-node", node.into());
+        let incoming = client.output(request).await.unwrap().into_inner();
+        FakeOutput { sender, incoming }
+    }
+
     pub async fn worker(&self, name: &str, incarnation: u64) -> FakeWorker {
         let mut worker = FakeWorker::connect(&self.url(""), name, incarnation).await;
         worker.node = worker.welcome().await;
@@ -217,6 +227,38 @@ impl FakeWorker {
             settled.extend(self.desired().await.settled);
         }
         settled
+    }
+}
+
+/// Serves output as a test says.
+pub struct FakeOutput {
+    sender: mpsc::Sender<pb::OutputChunk>,
+    incoming: tonic::Streaming<pb::OutputRequest>,
+}
+
+impl FakeOutput {
+    pub async fn asked(&mut self) -> (u64, Option<pb::output_request::Kind>) {
+        let request = tokio::time::timeout(PATIENCE, self.incoming.message()).await.unwrap();
+        let request = request.unwrap().unwrap();
+        (request.id, request.kind)
+    }
+
+    /// What is asked by now; waits for it if `wait`.
+    pub async fn asked_now(
+        &mut self,
+        wait: bool,
+    ) -> Option<(u64, Option<pb::output_request::Kind>)> {
+        if wait {
+            return Some(self.asked().await);
+        }
+        let now = tokio::time::timeout(Duration::ZERO, self.incoming.message()).await;
+        now.ok().map(|request| request.unwrap().unwrap()).map(|request| (request.id, request.kind))
+    }
+
+    pub async fn answer(&self, id: u64, offset: u64, data: &[u8], end: bool) {
+        let chunk =
+            pb::OutputChunk { id, offset, data: data.to_vec(), end, ..pb::OutputChunk::default() };
+        self.sender.send(chunk).await.unwrap();
     }
 }
 
