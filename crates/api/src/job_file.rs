@@ -16,6 +16,7 @@ pub const DEFAULT_QUEUE: &str = "default";
 pub struct JobFile {
     /// What holds for the whole job.
     #[serde(default)]
+    #[schema(nullable)]
     pub job: JobHeader,
     /// The kinds of tasks, at least one.
     #[schema(min_items = 1, max_items = 1000)]
@@ -31,14 +32,15 @@ pub struct JobHeader {
     #[schema(min_length = 1, max_length = 128)]
     pub name: Option<String>,
     /// The queue that the tasks wait in.
-    #[schema(min_length = 1, max_length = 128, example = "default")]
+    #[schema(nullable, min_length = 1, max_length = 128, example = "default")]
     pub queue: String,
     /// Higher goes first in a queue with the `priority` discipline; −1000 to 1000.
     #[serde(skip_serializing_if = "is_default")]
-    #[schema(minimum = -1000, maximum = 1000)]
+    #[schema(nullable, minimum = -1000, maximum = 1000)]
     pub priority: i32,
     /// For people and selectors.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(nullable)]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -65,12 +67,14 @@ pub struct TaskGroup {
     pub http: Option<HttpRequest>,
     /// Nothing at all: ends well at once. For benchmarks and barriers.
     #[serde(skip_serializing_if = "is_default")]
+    #[schema(nullable)]
     pub noop: bool,
     /// One task per index: `1-1000`, `1-9,20`, `1-100%8`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub array: Option<ArrayRange>,
     /// One task per entry; a task finds its own as `{entry}` or `{}` in its command.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(nullable)]
     pub entries: Vec<String>,
     /// A file with one entry per line. Only in files: `rota` reads it when it submits.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +85,7 @@ pub struct TaskGroup {
     pub parallel: Option<u32>,
     /// Environment variables.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(nullable)]
     pub env: BTreeMap<String, String>,
     /// The working directory on the node. By default a fresh directory of the attempt's own.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,10 +101,11 @@ pub struct TaskGroup {
     pub memory: Option<Size>,
     /// Named resources that one task holds while it runs, such as `gpu = 1`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(nullable)]
     pub resources: BTreeMap<String, Amount>,
     /// What a node's labels must satisfy.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 32)]
+    #[schema(nullable, max_items = 32)]
     pub require: Vec<Requirement>,
     /// How long one task is expected to run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +154,7 @@ pub struct HttpRequest {
     pub url: String,
     /// Header fields.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(nullable)]
     pub headers: BTreeMap<String, String>,
     /// The request's body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,7 +172,7 @@ pub struct HttpRequest {
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// Further attempts after the first.
-    #[schema(maximum = 99)]
+    #[schema(nullable, maximum = 99)]
     pub max: u32,
     /// The pause before the next attempt: `10s`, or `5s..5m` for one that doubles. By default `1s..1m`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -176,7 +183,7 @@ pub struct Retry {
     pub jitter: Option<u8>,
     /// Which failures are tried again. By default all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(max_items = 32)]
+    #[schema(nullable, max_items = 32)]
     pub on: Vec<RetryOn>,
 }
 

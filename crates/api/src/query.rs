@@ -1,6 +1,9 @@
 //! The query strings of lists, logs and events.
 
-use serde::{Deserialize, Serialize};
+use std::fmt::Display;
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 /// The size of a page when none is asked for.
@@ -101,14 +104,14 @@ pub struct LogQuery {
     #[param(inline)]
     pub stream: Option<Stream>,
     /// Which attempt. By default the last one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "signed_32", skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1)]
     pub attempt: Option<u32>,
     /// The first byte. By default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "signed_64", skip_serializing_if = "Option::is_none")]
     pub offset: Option<u64>,
     /// Begin this many bytes before the end instead.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "signed_64", skip_serializing_if = "Option::is_none")]
     pub tail: Option<u64>,
     /// Whether to go on until the attempt is over.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,9 +127,42 @@ pub struct EventQuery {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
     /// Only about this job.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "signed_64", skip_serializing_if = "Option::is_none")]
     pub job: Option<u64>,
     /// After this event, as `index:seq` or `index`. The header `Last-Event-ID` does the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+}
+
+/// Numbers are told as `int32` and `int64`, which every language has; so larger ones are refused.
+fn signed_32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    bounded(Option::deserialize(deserializer)?, i32::MAX.unsigned_abs())
+}
+
+fn signed_64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    bounded(Option::deserialize(deserializer)?, i64::MAX.unsigned_abs())
+}
+
+fn bounded<T: PartialOrd + Display, E: Error>(value: Option<T>, max: T) -> Result<Option<T>, E> {
+    match value {
+        Some(value) if value > max => Err(E::custom(format!("{value} is more than {max}"))),
+        fine => Ok(fine),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_taken_up_to_what_the_schema_says() {
+        let read = |tail: u64, attempt: u32| {
+            let value = serde_json::json!({"tail": tail, "attempt": attempt});
+            serde_json::from_value::<LogQuery>(value).is_ok()
+        };
+        let (long, short) = (i64::MAX.unsigned_abs(), i32::MAX.unsigned_abs());
+        assert!(read(long - 1, short - 1) && read(long, short));
+        assert!(!read(long + 1, short) && !read(long, short + 1));
+        assert_eq!(serde_json::from_str::<LogQuery>("{}").unwrap(), LogQuery::default());
+    }
 }
