@@ -11,6 +11,8 @@ use rota_types::{NodeId, Resource, Resources};
 #[derive(Debug)]
 pub struct Cluster<'a> {
     state: &'a State,
+    /// The most cpu and the most memory that is free on any node that has room for an attempt.
+    most_free: Resources,
     taken: BTreeMap<NodeId, Taken>,
 }
 
@@ -28,7 +30,19 @@ impl<'a> Cluster<'a> {
     /// The cluster as the state has it.
     #[must_use]
     pub fn new(state: &'a State) -> Self {
-        Self { state, taken: BTreeMap::new() }
+        let mut most_free = Resources::default();
+        for (_, node) in state.nodes().filter(|(_, node)| !node.lost && node.slots() > 0) {
+            most_free.cpu_millis = most_free.cpu_millis.max(node.free.cpu_millis);
+            most_free.memory_bytes = most_free.memory_bytes.max(node.free.memory_bytes);
+        }
+        Self { state, most_free, taken: BTreeMap::new() }
+    }
+
+    /// Whether it is worth looking for a node: a full cluster refuses most shapes at one look.
+    #[must_use]
+    pub fn may_fit(&self, shape: &Shape) -> bool {
+        self.most_free.cpu_millis >= shape.need.cpu_millis
+            && self.most_free.memory_bytes >= shape.need.memory_bytes
     }
 
     /// Every node, by id.

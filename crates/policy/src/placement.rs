@@ -76,7 +76,9 @@ fn place_greedily(
             return;
         }
         let shape = cluster.shape(candidate.shape);
-        let Some((node, times)) = policy.choose(cluster, shape, budget) else {
+        let chosen =
+            if cluster.may_fit(shape) { policy.choose(cluster, shape, budget) } else { None };
+        let Some((node, times)) = chosen else {
             pending.refuse();
             continue;
         };

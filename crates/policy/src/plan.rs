@@ -19,6 +19,9 @@ use crate::ranked::Ranked;
 pub struct Budget {
     steps: u64,
     tasks: u32,
+    /// Whether something was placed: before that, steps don't end a pass. Else shapes that fit nowhere could use up every pass and
+    /// hide for ever what would fit (L1).
+    placed: bool,
 }
 
 /// The policies of all queues, with what they remember from pass to pass.
@@ -44,18 +47,18 @@ const TURN_TASKS: u32 = 16;
 
 impl Budget {
     /// One pass of the live system: looks at up to a million nodes and places up to [`BATCH_MAX`] tasks.
-    pub const PASS: Self = Self { steps: 1_000_000, tasks: BATCH_MAX as u32 };
+    pub const PASS: Self = Self::new(1_000_000, BATCH_MAX as u32);
 
     /// A budget of `steps` looked-at nodes and `tasks` placed tasks.
     #[must_use]
     pub const fn new(steps: u64, tasks: u32) -> Self {
-        Self { steps, tasks }
+        Self { steps, tasks, placed: false }
     }
 
     /// Whether nothing more may be done.
     #[must_use]
     pub fn is_used_up(&self) -> bool {
-        self.steps == 0 || self.tasks == 0
+        self.tasks == 0 || (self.steps == 0 && self.placed)
     }
 
     /// How many more tasks may be placed.
@@ -72,6 +75,7 @@ impl Budget {
     /// Notes that tasks were placed.
     pub fn spend_tasks(&mut self, tasks: u32) {
         self.tasks = self.tasks.saturating_sub(tasks);
+        self.placed |= tasks > 0;
     }
 }
 

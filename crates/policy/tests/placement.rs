@@ -7,7 +7,7 @@ use rota_core::State;
 use rota_core::command::{Command, Placement, QueueSpec};
 use rota_core::queue::Placement as Policy;
 use rota_policy::{Budget, Planner, Ranked};
-use rota_types::{NodeId, TaskId};
+use rota_types::{Constraint, NodeId, Predicate, TaskId};
 use world::{Random, World, job, job_with, node};
 
 /// A cluster of nodes of different sizes that run something already, and `tasks` queued tasks of one cpu.
@@ -157,4 +157,25 @@ fn queues_share_turns_by_weight_and_none_starves() {
         assert!(u64::from(of(2)).abs_diff(expected) <= 64, "{} of {expected}", of(2));
         assert!(of(1) > 0, "weight {heavy} against 1");
     }
+}
+
+#[test]
+fn steps_spent_on_what_fits_nowhere_do_not_hide_what_fits() {
+    let mut world = World::new();
+    for id in 0..5 {
+        world.apply(Command::RegisterNode(node(&format!("n{id}"), 1_000))).expect("a new node");
+    }
+    for place in 0..10 {
+        let picky = job_with(1, |group| {
+            let key = format!("label-{place}").into();
+            group.shape.constraints = vec![Constraint { key, predicate: Predicate::Exists }];
+        });
+        world.submit(picky).expect("a new job");
+    }
+    world.submit(job(9)).expect("a new job");
+    let ranked = Ranked::new(&world.state);
+    let (plan, more) = Planner::default().plan(&world.state, &ranked, Budget::new(3, 100));
+    let task = TaskId { job: rota_types::JobId(11), index: 0 };
+    assert_eq!(plan.placements, vec![Placement { task, count: 1, node: NodeId(1) }]);
+    assert!(more);
 }
