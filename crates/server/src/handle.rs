@@ -263,4 +263,17 @@ mod tests {
         let _all = core.admit(PROPOSAL_BYTES_MAX).unwrap();
         assert!(core.admit(1).is_err());
     }
+
+    #[tokio::test]
+    async fn overload_refuses_new_work_and_never_finishing_work() {
+        let (core, requests) = Core::new(LogIndex(0));
+        let _held = admitted(&core, PROPOSALS_MAX, 1);
+        let refused = core.propose(Urgency::New, vec![Command::Tick], 1).await;
+        assert_eq!(refused.err(), Some(CoreError::Overloaded));
+        let cancel = core.propose(Urgency::Finishing, vec![Command::Tick], 1);
+        // Nobody answers here: what counts is that it was handed over.
+        let waited = tokio::time::timeout(Duration::from_millis(20), cancel).await;
+        assert!(waited.is_err());
+        assert!(matches!(requests.try_recv(), Ok(Request::Propose(_))));
+    }
 }

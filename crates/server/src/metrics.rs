@@ -18,7 +18,7 @@ const READY_MAX: usize = 1_000_000;
 pub(crate) struct Metrics {
     /// From the moment a task could run to its placement, per queue.
     pub(crate) queue_waits: BTreeMap<QueueId, Waits>,
-    /// The same over all queues, since the process started.
+    /// From the moment a task could run and room was made to its placement: how long the scheduler itself takes.
     pub(crate) scheduling_delay: Waits,
     /// From placement to launch.
     pub(crate) start_latency: Waits,
@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     pub(crate) ended: Recently,
     pub(crate) counters: Counters,
     ready: BTreeMap<TaskId, Steady>,
+    /// When room was last made: an attempt ended, a node came, a queue was opened.
+    room_at: Steady,
 }
 
 /// Queues whose waits are measured.
@@ -150,6 +152,7 @@ impl Metrics {
             ended: Recently::default(),
             counters: Counters::default(),
             ready: BTreeMap::new(),
+            room_at: Steady(0),
         }
     }
 
@@ -159,6 +162,10 @@ impl Metrics {
         self.counters.events += events.len() as u64;
         for event in events {
             self.observe_event(state, event);
+        }
+        // Behind the placements of the same entry: those used the room that was there before.
+        if events.iter().any(makes_room) {
+            self.room_at = state.steady();
         }
     }
 
@@ -219,7 +226,7 @@ impl Metrics {
             let index = placement.task.index.saturating_add(offset);
             let ready = self.ready.remove(&TaskId { job: placement.task.job, index });
             let wait = ready.map_or(first_wait, |ready| now.since(ready));
-            self.scheduling_delay.record(wait, now);
+            self.scheduling_delay.record(wait.min(now.since(self.room_at)), now);
             if room {
                 self.queue_waits.entry(job.queue).or_insert_with(Waits::new).record(wait, now);
             }
@@ -250,6 +257,28 @@ impl Metrics {
         if self.ready.len() < READY_MAX {
             self.ready.insert(task, at);
         }
+    }
+}
+
+/// Whether a task may find room after this event that found none before.
+fn makes_room(event: &Event) -> bool {
+    match event {
+        Event::AttemptEnded(_)
+        | Event::NodeRegistered(_)
+        | Event::NodeDraining(_, false)
+        | Event::QueueConfigured(_)
+        | Event::QueuePaused(_, false) => true,
+        Event::JobSubmitted(_)
+        | Event::AttemptsCreated(_)
+        | Event::StopRequested(_)
+        | Event::TaskQueued(_)
+        | Event::TasksCancelled { .. }
+        | Event::JobFinished(_)
+        | Event::NodeLost(_)
+        | Event::NodeDraining(_, true)
+        | Event::NodeRemoved { .. }
+        | Event::QueuePaused(_, true)
+        | Event::QueueRemoved(_) => false,
     }
 }
 

@@ -275,3 +275,24 @@ async fn a_second_server_on_the_same_directory_is_refused_with_a_remedy() {
     let error = rota_server::Server::start(config).await.err().unwrap().to_string();
     assert!(error.contains("in use by process") && error.contains("data directory"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_missing_what_a_snapshot_left_out_is_refused() {
+    let mut world = World::with(|config| config.snapshot_log_bytes = 200).await;
+    for number in 0..5 {
+        world.submit(&noop_job(&format!("job {number}"), 1)).await;
+    }
+    world
+        .until("/metrics", |text| {
+            text.as_str().is_some_and(|text| !text.contains("\nrota_snapshots_total 0\n"))
+        })
+        .await;
+    world.shut_down().await;
+    let data = world.dir.path().join("data");
+    std::fs::remove_file(data.join("history.redb")).unwrap();
+    let mut config = rota_server::ServerConfig::new(data);
+    config.listen = "127.0.0.1:0".parse().unwrap();
+    let error = rota_server::Server::start(config).await.err().unwrap();
+    assert_eq!(error.exit_code(), 74);
+    assert!(error.to_string().contains("history.redb was removed"), "{error}");
+}

@@ -398,3 +398,18 @@ async fn a_retry_is_a_new_job_of_what_did_not_succeed() {
     let (_, reply) = world.post("/v1/jobs/1/retry", &json!({"all": true})).await;
     assert_eq!(reply["jobs"][0]["tasks"], json!(6));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_orderly_end_closes_streams_and_keeps_everything() {
+    let mut world = World::new().await;
+    let stream = world.request(Method::GET, "/v1/events").send().await.unwrap();
+    let worker = world.worker("n", 1).await;
+    let id = world.submit(&noop_job("a", 1)).await;
+    let began = std::time::Instant::now();
+    world.shut_down().await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(4), "{:?}", began.elapsed());
+    stream.bytes().await.unwrap();
+    drop(worker);
+    world.start().await;
+    assert_eq!(world.get(&format!("/v1/jobs/{id}")).await.0, 200);
+}

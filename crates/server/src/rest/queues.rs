@@ -68,10 +68,20 @@ pub(super) async fn show_queue(
     show(&app, &name).await.map(Json)
 }
 
+/// For the description; the handler reads them by itself.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described")]
+struct PutHeaders {
+    /// `*` only creates.
+    #[param(rename = "If-None-Match", pattern = "^[*]$")]
+    if_none_match: Option<String>,
+}
+
 /// Creates a queue. With `If-None-Match: *` an existing one is left as it is and refused; without, its settings are replaced.
 #[utoipa::path(put, path = "/v1/queues/{name}", tag = "queues", operation_id = "putQueue",
     params(("name" = String, Path, description = "The queue's name."),
-        ("If-None-Match" = Option<String>, Header, description = "`*` only creates.", pattern = "^[*]$")),
+        PutHeaders),
     request_body = Option<QueueSettings>, responses(
     (status = 200, description = "The queue's settings were replaced.", body = Queue),
     (status = 201, description = "The queue was created.", body = Queue),

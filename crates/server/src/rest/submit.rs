@@ -34,13 +34,22 @@ const COMMIT_BYTES: usize = 4 << 20;
 /// Pauses of a streamed submit while the server has too much to do.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
+/// For the description; the handlers read them by themselves.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "only described")]
+struct SubmitHeaders {
+    /// Makes it safe to repeat the request.
+    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
+    idempotency_key: Option<String>,
+}
+
 /// Submits jobs.
 ///
 /// The body is one job, `{"jobs": […]}` with up to 1000, or (as `application/x-ndjson`) one job per line; all are taken in, or none.
 /// With `Accept: application/x-ndjson`, lines are taken in as they come, up to 1000 per commit, and each is answered by a line.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submitJobs",
-    params(("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request.", min_length = 1, max_length = 128,
-            pattern = "^[!-~]+$")),
+    params(SubmitHeaders),
     request_body(content((JobFile = "application/json"), (String = "application/x-ndjson"))), responses(
     (status = 200, description = "The lines' answers, for a streamed submit.", body = String, content_type = "application/x-ndjson"),
     (status = 201, description = "The jobs are recorded.", body = SubmitReply),
@@ -129,8 +138,7 @@ fn warnings(state: &rota_core::State, spec: &JobSpec) -> Vec<String> {
 /// Tries the tasks of a finished job again, as a new job.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retryJob",
     params(("id" = u64, Path, description = "The job's id."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to repeat the request.", min_length = 1, max_length = 128,
-            pattern = "^[!-~]+$")),
+        SubmitHeaders),
     request_body = Option<RetryRequest>, responses(
     (status = 201, description = "The new job is recorded.", body = SubmitReply),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
