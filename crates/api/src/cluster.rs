@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::output::{Amounts, Counts, TaskState};
+use crate::output::{Amounts, Counts};
 use crate::scalar::{Duration, Moment};
+use crate::state::TaskState;
 
 /// Where a node is in its life.
 #[derive(

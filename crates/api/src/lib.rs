@@ -41,6 +41,7 @@ mod query;
 mod scalar;
 mod scalar_json;
 mod spec;
+mod state;
 pub mod suggest;
 mod tree;
 mod validate;
@@ -56,9 +57,8 @@ pub use job_file::{
     TaskGroup,
 };
 pub use output::{
-    Amounts, Attempt, AttemptDetail, AttemptState, CancelReply, CancelRequest, Counts, Failure,
-    FailureKind, Group, Job, JobState, Page, RetryRequest, SubmitReply, Submitted, Task, TaskState,
-    Validated,
+    Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Counts, Failure, FailureKind,
+    Group, Job, Page, RetryRequest, SubmitReply, Submitted, Task, Validated,
 };
 pub use parse::{parse_job_file, parse_job_files, parse_ndjson, parse_submit};
 pub use problem::{PROBLEM_JSON, Problem};
@@ -71,5 +71,9 @@ pub use scalar::{
     parse_ranges,
 };
 pub use spec::{BACKOFF_DEFAULT, GRACE_DEFAULT, JITTER_DEFAULT, into_spec, tasks_of};
+pub use state::{AttemptState, JobState, TaskState};
 pub use tree::Format;
 pub use validate::validate;
+
+#[cfg(test)]
+mod tests;

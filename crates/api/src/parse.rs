@@ -113,7 +113,11 @@ fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
     let mut mistakes = decoder.mistakes;
     // Fields that could not be read are reported as such, not as missing as well.
     let fresh = |mistake: &Mistake, mistakes: &[Mistake]| {
-        !mistakes.iter().any(|known| known.pointer.starts_with(&mistake.pointer))
+        let below = |known: &Mistake| {
+            let rest = known.pointer.strip_prefix(&mistake.pointer);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        !mistakes.iter().any(below)
     };
     for mut mistake in validate::job(&job, origin) {
         if !fresh(&mistake, &mistakes) {

@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use rota_api::Duration;
 
+use crate::bench::BenchArgs;
 use crate::commands::{
     cluster, completion, config, dev, doctor, event, explain, job, logs, man, node, queue, run,
     server, submit, task, worker,
@@ -110,6 +111,8 @@ pub(crate) enum Command {
     /// What becomes true, as it does
     #[command(subcommand)]
     Event(event::EventCommand),
+    /// Measure what rota does on this machine
+    Bench(BenchArgs),
     /// Look for what is wrong with the setup
     Doctor(doctor::DoctorArgs),
     /// Explain an error code

@@ -117,8 +117,8 @@ impl JobArgs {
     /// The jobs that are asked for. `here` becomes the working directory where none is named.
     pub(crate) fn jobs(&self, here: Option<&Path>) -> Result<Asked> {
         let mut asked = match (&self.file, self.command.is_empty()) {
-            (Some(file), true) => self.from_file(file)?,
-            (None, false) => self.from_command()?,
+            (Some(file), true) => self.read_file(file)?,
+            (None, false) => self.describe_command()?,
             (Some(file), false) => {
                 let message =
                     format!("both a job file ({}) and a command are given", file.display());
@@ -142,7 +142,7 @@ impl JobArgs {
         Ok(asked)
     }
 
-    fn from_file(&self, file: &Path) -> Result<Asked> {
+    fn read_file(&self, file: &Path) -> Result<Asked> {
         let plain = TaskArgs { scratch: self.task.scratch, ..TaskArgs::default() };
         if self.task != plain {
             let hint =
@@ -156,7 +156,7 @@ impl JobArgs {
         Ok(Asked { jobs: read_job_files(file)?, from_file: true, single: false })
     }
 
-    fn from_command(&self) -> Result<Asked> {
+    fn describe_command(&self) -> Result<Asked> {
         let task = &self.task;
         let mut group = TaskGroup {
             command: Some(CommandLine::Program(self.command.clone())),

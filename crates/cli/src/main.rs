@@ -5,10 +5,13 @@
 //! commands talk to a server through the client, and `run` without a server starts one in this process first.
 
 mod args;
+mod bench;
 mod commands;
 mod config;
 mod embedded;
 mod follow;
+#[cfg(test)]
+mod help_tests;
 mod job_args;
 mod output;
 mod screen;

@@ -211,6 +211,12 @@ pub(crate) fn grouped(number: u64) -> String {
     text
 }
 
+/// `1 task`, `2 tasks`.
+pub(crate) fn several(count: u64, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(count))
+}
+
 /// `42ms`, `3.2s`, `4m02s`, `5h10m`, `3d4h`: the two parts that matter.
 pub(crate) fn short_span(micros: u64) -> String {
     let seconds = micros / 1_000_000;

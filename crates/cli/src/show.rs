@@ -8,7 +8,7 @@ use rota_api::{
 };
 
 use crate::output::{Column, Show, align, grid};
-use crate::screen::{Screen, bar, bytes, clean, counts, grouped, short_span};
+use crate::screen::{Screen, bar, bytes, clean, counts, grouped, several, short_span};
 
 macro_rules! columns {
     ($(($title:literal, $wide:expr, $cell:expr)),* $(,)?) => {
@@ -331,14 +331,14 @@ impl Show for Explain {
         if !self.reasons.is_empty() {
             write!(
                 text,
-                "\n{} nodes considered, {} could take it now:",
-                self.nodes, self.nodes_fitting
+                "\n{} considered, {} could take it now:",
+                several(self.nodes, "node"),
+                self.nodes_fitting
             )
             .ok();
             let row = |reason: &rota_api::NodeReason| {
-                let nodes = if reason.nodes == 1 { "node" } else { "nodes" };
                 vec![
-                    format!("  {} {nodes}", reason.nodes),
+                    format!("  {}", several(reason.nodes, "node")),
                     clean(&reason.reason),
                     clean(&reason.detail),
                     dash_list(reason.examples.iter().map(|name| clean(name))),

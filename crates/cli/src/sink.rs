@@ -61,9 +61,9 @@ impl Sink {
                 self.at_line_start = false;
             }
             if self.safe {
-                self.safe_byte(*byte, &mut text)
+                self.safe_byte(*byte, &mut text);
             } else {
-                text.push(*byte)
+                text.push(*byte);
             }
             self.at_line_start |= *byte == b'\n';
         }

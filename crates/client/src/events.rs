@@ -194,7 +194,7 @@ mod tests {
             let mut parser = SseParser::default();
             let chunks = text.chunks(size).map(|chunk| parser.push(chunk));
             let messages: Vec<Message> =
-                chunks.flat_map(|pushed| pushed.unwrap_or_default()).collect();
+                chunks.flat_map(std::result::Result::unwrap_or_default).collect();
             assert_eq!(messages, wanted, "chunks of {size}");
         }
     }

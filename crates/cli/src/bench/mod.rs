@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use rota_api::{ErrorCode, exit};
 use serde::Serialize;
 
 use crate::output::{Format, Output};
@@ -127,7 +128,7 @@ impl Figure {
 }
 
 /// Runs one subject and prints what it measured.
-pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<()> {
+pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<u8> {
     let (subject, figures) = match args.subject {
         Subject::Array { tasks } => ("array", throughput::array(tasks).await?),
         Subject::Submit { jobs, connections, batch } => {
@@ -139,7 +140,8 @@ pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<()> {
         Subject::Latency { rate, seconds } => ("latency", latency::measure(rate, seconds).await?),
         Subject::Queue { tasks, shape } => ("queue", queue::measure(tasks, shape).await?),
     };
-    print(&Measurement { subject, machine: machine(), figures }, output)
+    print(&Measurement { subject, machine: machine(), figures }, output)?;
+    Ok(exit::OK)
 }
 
 fn print(measurement: &Measurement, output: &Output) -> Result<()> {
@@ -170,5 +172,5 @@ fn machine() -> String {
 
 /// The benchmark itself could not go on.
 pub(crate) fn trouble(what: &str, error: impl std::fmt::Display) -> Trouble {
-    Trouble::own(format!("{what}: {error}"))
+    Trouble::new(ErrorCode::Internal, format!("{what}: {error}"))
 }

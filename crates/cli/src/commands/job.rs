@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{App, gather, logs, submit};
 use crate::follow::{self, Progress};
 use crate::job_args::read_job_files;
-use crate::screen::grouped;
+use crate::screen::several;
 use crate::select;
 use crate::trouble::{Result, Trouble};
 
@@ -40,7 +40,7 @@ pub(crate) enum JobCommand {
     /// Check job files without submitting them
     Lint(LintArgs),
     /// Submit a command or a job file
-    Submit(submit::SubmitArgs),
+    Submit(Box<submit::SubmitArgs>),
 }
 
 /// `rota job ls`
@@ -205,7 +205,7 @@ pub(crate) async fn dispatch(app: &App, command: JobCommand) -> Result<u8> {
         JobCommand::Retry(args) => retry(app, args).await,
         JobCommand::Init(args) => init(app, &args),
         JobCommand::Lint(args) => lint(app, &args),
-        JobCommand::Submit(args) => submit::submit(app, args).await,
+        JobCommand::Submit(args) => submit::submit(app, *args).await,
     }
 }
 
@@ -297,9 +297,9 @@ async fn cancel_all(app: &App, jobs: &Selected, request: &CancelRequest) -> Resu
     each(app, &ids, async |id| {
         let reply = client.cancel(id, request).await?;
         let line = format!(
-            "job {id} · {} tasks cancelled, {} told to stop",
-            grouped(reply.ended),
-            grouped(reply.stopping)
+            "job {id} · {} cancelled, {} told to stop",
+            several(reply.ended, "task"),
+            several(reply.stopping, "attempt")
         );
         app.out.answer(&Cancelled { job: id, reply }, &id.to_string(), &line)
     })
@@ -395,8 +395,11 @@ fn lint(app: &App, args: &LintArgs) -> Result<u8> {
         match checked {
             Ok(jobs) => {
                 let tasks = jobs.iter().map(rota_api::tasks_of).sum();
-                let line =
-                    format!("{file}: {} job(s), {} tasks, valid", jobs.len(), grouped(tasks));
+                let line = format!(
+                    "{file}: {}, {}, valid",
+                    several(jobs.len() as u64, "job"),
+                    several(tasks, "task")
+                );
                 let answer = Linted {
                     file: file.clone(),
                     valid: true,

@@ -101,6 +101,7 @@ pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Queue(command) => queue::dispatch(app, command).await,
         Command::Cluster(command) => cluster::dispatch(app, command).await,
         Command::Event(command) => event::dispatch(app, command).await,
+        Command::Bench(args) => crate::bench::run(args, &app.out).await,
         Command::Doctor(args) => doctor::doctor(app, args).await,
         Command::Explain(args) => explain::explain(app, &args),
         Command::Config(command) => config::dispatch(app, &command),

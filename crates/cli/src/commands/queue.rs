@@ -5,7 +5,7 @@ use rota_api::{Discipline, Duration, PageQuery, Placement, QueueSettings};
 
 use super::{App, gather};
 use crate::output::Show;
-use crate::screen::{clean, grouped};
+use crate::screen::{clean, several};
 use crate::trouble::{Result, Trouble};
 
 /// `rota queue`
@@ -167,8 +167,11 @@ pub(crate) async fn dispatch(app: &App, command: QueueCommand) -> Result<u8> {
         QueueCommand::Purge(name) => {
             app.confirm(&format!("cancel everything that waits in queue {}", name.queue))?;
             let reply = client.purge_queue(&name.queue).await?;
-            let line =
-                format!("queue {} · {} tasks cancelled", clean(&name.queue), grouped(reply.ended));
+            let line = format!(
+                "queue {} · {} cancelled",
+                clean(&name.queue),
+                several(reply.ended, "task")
+            );
             app.out.answer(&reply, &name.queue, &line)?;
         }
         QueueCommand::Rm(name) => {

@@ -8,7 +8,7 @@ use super::App;
 use crate::commands::job::finish;
 use crate::follow::{self, Progress};
 use crate::job_args::JobArgs;
-use crate::screen::{clean, grouped};
+use crate::screen::{clean, grouped, several};
 use crate::trouble::Result;
 
 /// `rota submit`
@@ -73,7 +73,6 @@ pub(crate) async fn submit(app: &App, args: SubmitArgs) -> Result<u8> {
 
 /// `job 17 render · 100 tasks · queue default`.
 pub(crate) fn line(job: &Submitted) -> String {
-    let plural = if job.tasks == 1 { "" } else { "s" };
     let (name, queue) = (clean(&job.name), clean(&job.queue));
-    format!("job {} {name} · {} task{plural} · queue {queue}", job.id, grouped(job.tasks))
+    format!("job {} {name} · {} · queue {queue}", job.id, several(job.tasks, "task"))
 }

@@ -1,0 +1,286 @@
+//! The built binary against itself: `rota dev` on a free port, and the commands that talk to it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const ROTA: &str = env!("CARGO_BIN_EXE_rota");
+
+/// A command that sees nothing of the settings of whoever runs the tests.
+fn rota(dir: &Path) -> Command {
+    let mut command = Command::new(ROTA);
+    for name in ["ROTA_SERVER", "ROTA_CONTEXT", "ROTA_OUTPUT", "ROTA_TIMEOUT", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command.env("ROTA_CONFIG", dir.join("config.toml")).env("NO_COLOR", "1").current_dir(dir);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// `rota dev` in a directory of its own, until dropped.
+struct Dev {
+    child: Child,
+    address: String,
+    dir: PathBuf,
+    _temporary: tempfile::TempDir,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let temporary = tempfile::tempdir().expect("a directory");
+        let dir = temporary.path().to_path_buf();
+        std::fs::write(dir.join("config.toml"), "").expect("the configuration is written");
+        let mut child = rota(&dir)
+            .args(["dev", "--listen", "127.0.0.1:0", "-q"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("rota starts");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("the output is piped");
+        BufReader::new(out).read_line(&mut line).expect("the address is printed");
+        let address = line.trim().to_owned();
+        assert!(address.starts_with("http://127.0.0.1:"), "{address}");
+        Self { child, address, dir, _temporary: temporary }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        rota(&self.dir).env("ROTA_SERVER", &self.address).args(args).output().expect("rota runs")
+    }
+
+    /// Standard output of a command that must succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+        serde_json::from_str(&self.ok(&args)).expect("the output is JSON")
+    }
+
+    /// Exit code and standard error of a command.
+    fn fails(&self, args: &[&str]) -> (Option<i32>, String) {
+        let output = self.run(args);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().ok();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_command_runs_without_a_server_and_its_output_and_exit_code_pass_through() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");
+    let script = "echo out; echo err >&2; test -n \"$ROTA_TASK_ID\" || exit 9; exit 7";
+    let output =
+        rota(dir.path()).args(["run", "--", "sh", "-c", script]).output().expect("rota runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let got = (output.status.code(), text(&output.stdout), text(&output.stderr));
+    assert_eq!(got, (Some(7), "out\n".to_owned(), "err\n".to_owned()));
+}
+
+#[test]
+fn one_task_per_line_prints_in_the_order_of_the_lines() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");
+    let mut child = rota(dir.path())
+        .args(["run", "-q", "--each-line", "-", "--cpus", "0.1", "--", "printf", "%s.\\n", "{}"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("rota starts");
+    let mut stdin = child.stdin.take().expect("the input is piped");
+    stdin.write_all(b"one\ntwo words\nthree\n").expect("the lines are written");
+    drop(stdin);
+    let output = child.wait_with_output().expect("rota ends");
+    let got = (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned());
+    assert_eq!(got, (Some(0), "one.\ntwo words.\nthree.\n".to_owned()));
+}
+
+#[test]
+fn trouble_of_its_own_exits_with_125_from_run_and_with_a_code_per_kind_elsewhere() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");
+    let code =
+        |args: &[&str]| rota(dir.path()).args(args).output().expect("rota runs").status.code();
+    assert_eq!(code(&["run", "no-such-file.toml"]), Some(125));
+    assert_eq!(code(&["run", "--", "/no/such/program"]), Some(125));
+    assert_eq!(code(&["-s", "127.0.0.1:9", "job", "ls"]), Some(6));
+    assert_eq!(code(&["job", "lint", "config.toml"]), Some(3));
+    assert_eq!(code(&["job", "show", "x"]), Some(2));
+    assert_eq!(code(&["frobnicate"]), Some(2));
+    assert_eq!(code(&["explain", "queue-full"]), Some(0));
+}
+
+#[test]
+fn a_job_goes_from_submit_to_its_record() {
+    let dev = Dev::start();
+    let submit = [
+        "submit", "-q", "--name", "render", "--array", "1-20", "--cpus", "0.1", "-l", "team=r",
+        "--",
+    ];
+    let id = dev.ok(&[&submit[..], &["sh", "-c", "echo frame $ROTA_TASK_INDEX"]].concat());
+    assert_eq!(id, "1\n");
+    dev.ok(&["job", "wait", "last"]);
+
+    let job = dev.json(&["job", "show", "1"]);
+    assert_eq!(
+        (&job["name"], &job["state"], &job["tasks"]),
+        (&"render".into(), &"succeeded".into(), &20.into())
+    );
+    assert_eq!(job["counts"]["succeeded"], 20);
+    assert_eq!(dev.json(&["job", "ls", "-l", "team=r"])["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(
+        dev.json(&["job", "ls", "-l", "team=other"])["items"].as_array().map(Vec::len),
+        Some(0)
+    );
+    assert_eq!(dev.json(&["task", "ls", "last"])["items"].as_array().map(Vec::len), Some(20));
+
+    assert_eq!(dev.ok(&["logs", "1.4"]), "frame 5\n");
+    let all = dev.ok(&["job", "logs", "last"]);
+    assert_eq!(all.lines().next_back(), Some("1.19 | frame 20"));
+    assert_eq!(dev.json(&["task", "show", "1.4"])["attempts"][0]["id"], "1.4#1");
+    assert_eq!(dev.fails(&["job", "show", "99"]).0, Some(4));
+}
+
+#[test]
+fn what_waits_is_explained_and_what_is_cancelled_says_so() {
+    let dev = Dev::start();
+    dev.ok(&["submit", "--cpus", "9999", "--", "true"]);
+    let explained = dev.json(&["task", "explain", "last"]);
+    assert_eq!((&explained["task"], &explained["state"]), (&"1.0".into(), &"queued".into()));
+    assert_eq!(explained["reasons"][0]["nodes"], 1);
+    assert!(explained["suggestions"].as_array().is_some_and(|list| !list.is_empty()));
+    assert_eq!(dev.fails(&["job", "wait", "last", "--for", "100ms"]).0, Some(7));
+    assert_eq!(dev.json(&["job", "cancel", "last"])["ended"], 1);
+    assert_eq!(dev.fails(&["job", "wait", "last"]).0, Some(1));
+    assert_eq!(dev.fails(&["job", "cancel", "last"]).0, Some(8));
+}
+
+#[test]
+fn failed_tasks_can_be_tried_again_as_a_new_job() {
+    let dev = Dev::start();
+    let script = "test $ROTA_TASK_INDEX -ne 2 || test -f fixed || { echo broken >&2; exit 3; }";
+    let (code, _) =
+        dev.fails(&["submit", "--wait", "-q", "--array", "1-3", "--", "sh", "-c", script]);
+    assert_eq!(code, Some(1));
+    let failure = dev.json(&["job", "show", "1"])["first_failure"].clone();
+    assert_eq!(
+        (&failure["failure"]["kind"], &failure["failure"]["code"]),
+        (&"exit".into(), &3.into())
+    );
+    assert_eq!(failure["detail"]["stderr_tail"], "broken\n");
+    std::fs::write(dev.dir.join("fixed"), "").expect("the file is written");
+    dev.ok(&["job", "retry", "@failed", "--wait", "-q"]);
+    let again = dev.json(&["job", "show", "last"]);
+    assert_eq!(
+        (&again["retry_of"], &again["tasks"], &again["state"]),
+        (&1.into(), &1.into(), &"succeeded".into())
+    );
+}
+
+#[test]
+fn queues_are_created_changed_paused_and_removed() {
+    let dev = Dev::start();
+    dev.ok(&["queue", "create", "batch", "--order", "priority", "--place", "best_fit"]);
+    assert_eq!(dev.fails(&["queue", "create", "batch"]).0, Some(8));
+    let changed =
+        dev.json(&["queue", "set-policy", "batch", "--order", "fifo", "--running-max", "1"]);
+    let got = (&changed["discipline"], &changed["placement"], &changed["running_max"]);
+    assert_eq!(got, (&"fifo".into(), &"best_fit".into(), &1.into()));
+    assert_eq!(dev.json(&["queue", "pause", "batch"])["paused"], true);
+    dev.ok(&["submit", "-q", "--queue", "batch", "--", "true"]);
+    assert_eq!(
+        dev.fails(&["queue", "purge", "batch"]).0,
+        Some(2),
+        "purging needs --yes without a terminal"
+    );
+    assert_eq!(dev.json(&["queue", "purge", "batch", "--yes"])["ended"], 1);
+    dev.ok(&["queue", "rm", "batch", "--yes"]);
+    let (code, text) = dev.fails(&["submit", "--queue", "batch", "--", "true"]);
+    assert_eq!(code, Some(3));
+    assert!(
+        text.starts_with("error: ") && text.contains("\nsee:   rota explain unknown-queue"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_repeated_submit_under_its_key_makes_one_job() {
+    let dev = Dev::start();
+    let submit = ["submit", "-q", "--idempotency-key", "k1", "--", "true"];
+    assert_eq!((dev.ok(&submit), dev.ok(&submit)), ("1\n".to_owned(), "1\n".to_owned()));
+    let other = ["submit", "-q", "--idempotency-key", "k1", "--", "false"];
+    assert_eq!(dev.fails(&other).0, Some(8));
+}
+
+#[test]
+fn every_format_and_every_listing_prints() {
+    let dev = Dev::start();
+    dev.ok(&["submit", "--wait", "-q", "--", "true"]);
+    for format in ["table", "wide", "json", "jsonl", "yaml"] {
+        let listings: [&[&str]; 9] = [
+            &["job", "ls"],
+            &["job", "show", "1", "--spec", "--tasks"],
+            &["task", "ls", "1"],
+            &["task", "show", "1.0"],
+            &["node", "ls"],
+            &["queue", "ls"],
+            &["cluster", "stats"],
+            &["doctor"],
+            &["event", "follow", "--since", "0", "--count", "2"],
+        ];
+        for listing in listings {
+            let text = dev.ok(&[listing, &["-o", format]].concat());
+            assert!(!text.trim().is_empty(), "{listing:?} as {format} prints nothing");
+        }
+    }
+}
+
+#[test]
+fn a_node_drains_and_takes_tasks_again() {
+    let dev = Dev::start();
+    let name = dev.ok(&["node", "ls", "-q"]).trim().to_owned();
+    assert_eq!(dev.json(&["node", "drain", &name])["state"], "draining");
+    dev.ok(&["submit", "-q", "--", "true"]);
+    assert_eq!(dev.fails(&["job", "wait", "last", "--for", "300ms"]).0, Some(7));
+    assert_eq!(dev.json(&["node", "undrain", &name])["state"], "ready");
+    dev.ok(&["job", "wait", "last", "--for", "20s"]);
+    assert_eq!(dev.fails(&["node", "rm", &name, "--yes"]).0, Some(8));
+}
+
+#[test]
+fn the_examples_are_valid_and_the_pages_are_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    for example in std::fs::read_dir(examples).expect("there are examples") {
+        let path = example.expect("the directory can be read").path();
+        let lint = Command::new(ROTA).args(["job", "lint"]).arg(&path).status().expect("rota runs");
+        assert!(lint.success(), "{}", path.display());
+    }
+    let man = Command::new(ROTA).arg("man").arg(dir.path()).status().expect("rota runs");
+    assert!(man.success() && dir.path().join("rota-job-ls.1").exists());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Command::new(ROTA).args(["completion", shell]).output().expect("rota runs");
+        assert!(script.status.success() && script.stdout.len() > 1_000, "{shell}");
+    }
+}
