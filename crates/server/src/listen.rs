@@ -1,5 +1,6 @@
 //! Accepts connections: HTTP/1.1 and HTTP/2 (with gRPC on it) on one port.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,7 +9,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tracing::{debug, warn};
 
 /// Streams that one connection may have open: a browser, or a worker with its two streams, needs far fewer.
@@ -18,6 +19,8 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// Bytes of one request's headers, line included; checked exactly by `guard`, here against floods.
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 
+/// Connections that may be open. The next ones wait to be accepted.
+const CONNECTIONS_MAX: usize = 10_000;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -25,7 +28,13 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
     let builder = builder();
     let graceful = GracefulShutdown::new();
+    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
+        let place = tokio::select! {
+            place = Arc::clone(&connections).acquire_owned() => place,
+            () = crate::stopped(&mut stop) => break,
+        };
+        let Ok(place) = place else { break };
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
@@ -38,7 +47,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch
             },
             () = crate::stopped(&mut stop) => break,
         };
-        serve_connection(&builder, &graceful, stream, router.clone());
+        serve_connection(&builder, &graceful, (stream, place), router.clone());
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
@@ -69,7 +78,7 @@ fn builder() -> Builder<TokioExecutor> {
 fn serve_connection(
     builder: &Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
-    stream: TcpStream,
+    (stream, place): (TcpStream, OwnedSemaphorePermit),
     router: Router,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
@@ -82,5 +91,6 @@ fn serve_connection(
         if let Err(error) = connection.await {
             debug!(error = %error, "connection ended");
         }
+        drop(place);
     });
 }

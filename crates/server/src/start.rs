@@ -16,7 +16,7 @@ use rota_store::writer::LogWriter;
 use rota_store::{ClusterId, Identity, StoreError, recover};
 use rota_types::{LogIndex, ServerId};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::config::{OnFatal, ServerConfig, StartError};
@@ -84,6 +84,7 @@ impl Server {
             hosts: config.hosts.clone(),
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
+            followers: Arc::new(Semaphore::new(rest::FOLLOWERS_MAX)),
             stop: stopped.clone(),
             openapi: openapi.to_json().unwrap_or_default().into(),
             docs: rest::render_docs(&openapi).into(),

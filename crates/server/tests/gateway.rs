@@ -204,6 +204,31 @@ async fn a_live_output_is_read_from_its_worker_and_followed_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn following_a_job_mixes_whole_lines_of_its_tasks() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 2)).await;
+    let mut worker = world.worker("n", 1).await;
+    worker.starts(2).await;
+    let mut output = world.output(worker.node).await;
+    let reading = tokio::spawn(world.request(Method::GET, "/v1/jobs/1/logs?follow=true").send());
+    let mut reads = std::collections::BTreeMap::new();
+    while reads.len() < 2 {
+        if let (id, Some(pb::output_request::Kind::Read(read))) = output.asked().await {
+            reads.insert(read.attempt.unwrap().index, id);
+        }
+    }
+    output.answer(reads[&0], 0, b"one\ntw", false).await;
+    output.answer(reads[&1], 0, b"uno\n", false).await;
+    output.answer(reads[&0], 6, b"o\nend", true).await;
+    output.answer(reads[&1], 4, b"dos\n", true).await;
+    let text = reading.await.unwrap().unwrap().text().await.unwrap();
+    let of = |prefix: &str| {
+        text.lines().filter_map(|line| line.strip_prefix(prefix)).collect::<Vec<_>>()
+    };
+    assert_eq!((of("1.0 "), of("1.1 ")), (vec!["one", "two", "end"], vec!["uno", "dos"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_falls_behind_asks_again_and_misses_nothing() {
     let world = World::new().await;
     world.submit(&noop_job("a", 1)).await;

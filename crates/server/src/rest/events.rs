@@ -13,7 +13,7 @@ use rota_core::event::{self, AttemptRecord, Next};
 use rota_core::job::FinishedJob;
 use rota_types::{LogIndex, NodeId, TaskId, Timestamp};
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::App;
 use super::extract::Query;
@@ -53,7 +53,9 @@ pub(super) async fn follow_events(
     };
     let changed = app.ring.watch();
     let stop = app.stop.clone();
-    let follower = Follower { app, filter, cursor, changed, stop, ready: VecDeque::new() };
+    let place = app.follow()?;
+    let ready = VecDeque::new();
+    let follower = Follower { app, filter, cursor, changed, stop, ready, _place: place };
     let stream = futures_util::stream::unfold(follower, Follower::next);
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -110,6 +112,7 @@ struct Follower {
     changed: watch::Receiver<LogIndex>,
     stop: watch::Receiver<bool>,
     ready: VecDeque<Bytes>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Follower {

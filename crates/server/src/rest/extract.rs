@@ -1,9 +1,12 @@
 //! Bodies, queries and paths, read strictly: what is wrong is said in one way everywhere.
 
-use axum::body::Body;
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use futures_util::StreamExt;
+use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use rota_api::{ErrorCode, Mistake};
@@ -14,6 +17,9 @@ use super::problem::{Refused, refuse};
 
 /// Levels of lists and objects in a JSON body.
 pub(crate) const JSON_DEPTH_MAX: usize = 32;
+
+/// How long the next part of a body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A query string, every parameter known.
 pub(crate) struct Query<T>(pub(crate) T);
@@ -95,16 +101,24 @@ pub(crate) async fn read_body(
     }
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(max as u64) as usize);
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| {
-            refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
-        })?;
+    while let Some(chunk) = next_chunk(&mut stream).await? {
         if bytes.len() + chunk.len() > max {
             return Err(too_large(max));
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(Bytes::from(bytes))
+}
+
+/// The next part of a body. Whoever sends nothing for too long gives its place up.
+pub(crate) async fn next_chunk(stream: &mut BodyDataStream) -> Result<Option<Bytes>, Refused> {
+    let Ok(chunk) = tokio::time::timeout(BODY_TIMEOUT, stream.next()).await else {
+        let detail = "nothing more of the body came for 30 seconds";
+        return Err(refuse(ErrorCode::InvalidJson, detail).with_status(StatusCode::REQUEST_TIMEOUT));
+    };
+    chunk
+        .transpose()
+        .map_err(|error| refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}")))
 }
 
 pub(crate) fn too_large(max: usize) -> Refused {

@@ -11,6 +11,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use rota_api::{ErrorCode, LogQuery, Problem, Stream};
 use rota_types::{AttemptId, JobId, NodeId, TaskId};
 use rota_wire::worker as pb;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
 use super::extract::{PathPart, Query};
@@ -23,6 +24,10 @@ const LOG_SOURCE: HeaderName = HeaderName::from_static("x-log-source");
 const LOG_ATTEMPT: HeaderName = HeaderName::from_static("x-log-attempt");
 /// Tasks whose output one request for a whole job follows.
 const JOB_TASKS_MAX: usize = 1_000;
+/// Tasks that one request for a whole job follows at the same time.
+const JOB_FOLLOWED_MAX: usize = 256;
+/// Bytes of a line that are gathered before they are sent without waiting for its end.
+const LINE_BYTES_MAX: usize = 64 << 10;
 /// How often a request that follows looks for the next attempt of its task.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
@@ -61,6 +66,7 @@ pub(super) async fn task_logs(
         tail_bytes: query.tail,
         follow,
     };
+    let place = app.follow()?;
     let part = open(&app, &holder, wanted).await?;
     let mut response = match part {
         Opened::Worker(first, read) => {
@@ -69,7 +75,7 @@ pub(super) async fn task_logs(
                 skipped: chunk.skipped,
             });
             let first = first.map(|chunk| chunk.data);
-            plain(Body::from_stream(chunks(first, read)), &part, "worker")
+            plain(Body::from_stream(chunks(first, read, place)), &part, "worker")
         }
         Opened::Record(part, bytes) => plain(Body::from(bytes), &part, "record"),
     };
@@ -79,7 +85,7 @@ pub(super) async fn task_logs(
     Ok(response)
 }
 
-/// Reads the output of every task of a job, one task after the other, each line behind the task's id.
+/// Reads the output of every task of a job, each line behind the task's id: one task after the other, or, when followed, as it comes.
 #[utoipa::path(get, path = "/v1/jobs/{id}/logs", tag = "jobs", operation_id = "jobLogs",
     params(("id" = u64, Path, description = "The job's id."), LogQuery), responses(
     (status = 200, description = "The output.", body = String, content_type = "text/plain"),
@@ -105,6 +111,18 @@ pub(super) async fn job_logs(
     }
     let tasks: VecDeque<TaskId> =
         (0..u32::try_from(total).unwrap_or(0)).map(|index| TaskId { job: id, index }).collect();
+    if query.follow.unwrap_or(false) {
+        if tasks.len() > JOB_FOLLOWED_MAX {
+            let detail = format!(
+                "job {id} has {total} tasks; at most {JOB_FOLLOWED_MAX} are followed together"
+            );
+            return Err(refuse(ErrorCode::LimitExceeded, detail).with_hint("follow single tasks"));
+        }
+        let followed =
+            tasks.into_iter().map(|task| Box::pin(lines(app.clone(), query.clone(), task)));
+        let merged = futures_util::stream::select_all(followed);
+        return Ok(plain(Body::from_stream(merged), &Part::default(), "worker"));
+    }
     let joined = futures_util::stream::unfold(Joined { app, query, tasks }, Joined::next);
     Ok(plain(Body::from_stream(joined), &Part::default(), "worker"))
 }
@@ -133,6 +151,44 @@ impl Joined {
             }
         }
     }
+}
+
+/// The whole lines of one task's output as they come, each behind the task's id.
+fn lines(
+    app: App,
+    query: LogQuery,
+    task: TaskId,
+) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    let prefix = format!("{task} ");
+    let read = async move { task_logs(State(app), PathPart(task), Query(query)).await };
+    let pieces = futures_util::stream::once(read).flat_map(|opened| match opened {
+        Ok(response) => response.into_body().into_data_stream().boxed(),
+        Err(refused) => {
+            let text = Bytes::from(format!("[{}]\n", refused.problem().detail));
+            futures_util::stream::iter([Ok(text)]).boxed()
+        }
+    });
+    // One empty piece at the end flushes a last line without a line feed.
+    let pieces = pieces.map(Some).chain(futures_util::stream::iter([None]));
+    pieces
+        .scan(Vec::new(), move |rest: &mut Vec<u8>, piece| {
+            let told = match piece {
+                Some(Ok(bytes)) => {
+                    rest.extend_from_slice(&bytes);
+                    let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                    let whole =
+                        if rest.len() - whole > LINE_BYTES_MAX { rest.len() } else { whole };
+                    rest.drain(..whole).collect()
+                }
+                Some(Err(error)) => format!("[{error}]\n").into_bytes(),
+                None => std::mem::take(rest),
+            };
+            let told = if told.is_empty() { Bytes::new() } else { prefixed(&prefix, &told) };
+            std::future::ready(Some(Ok(told)))
+        })
+        .filter(|told: &Result<Bytes, std::io::Error>| {
+            std::future::ready(told.as_ref().is_ok_and(|bytes| !bytes.is_empty()))
+        })
 }
 
 async fn collect(response: Response) -> Bytes {
@@ -271,11 +327,12 @@ fn unavailable(holder: &Holder, failed: ReadFailed) -> super::problem::Refused {
 fn chunks(
     first: Option<Bytes>,
     read: OutputRead,
+    place: OwnedSemaphorePermit,
 ) -> impl futures_util::Stream<Item = Result<Bytes, std::io::Error>> + Send {
-    let rest = futures_util::stream::unfold(Some(read), |read| async move {
-        let mut read = read?;
+    let rest = futures_util::stream::unfold(Some((read, place)), |read| async move {
+        let (mut read, place) = read?;
         match read.next().await? {
-            Ok(chunk) => Some((Ok(chunk.data), Some(read))),
+            Ok(chunk) => Some((Ok(chunk.data), Some((read, place)))),
             Err(failed) => Some((Err(std::io::Error::other(format!("{failed:?}"))), None)),
         }
     });

@@ -25,16 +25,16 @@ use axum::Router;
 use axum::middleware;
 use axum::response::IntoResponse;
 use rota_api::ErrorCode;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa_axum::routes;
 
 use self::access::{Declared, Permission, Routes};
 pub(crate) use self::guard::RequestIds;
-use self::problem::refuse;
+use self::problem::{Answer, refuse};
 use crate::config::ServerConfig;
 use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
-use crate::handle::Core;
+use crate::handle::{Core, CoreError};
 use crate::history::History;
 use crate::ring::Ring;
 
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) hosts: Vec<String>,
     pub(crate) request_ids: RequestIds,
     pub(crate) space: DiskSpace,
+    /// A permit for each stream that somebody follows.
+    pub(crate) followers: Arc<Semaphore>,
     pub(crate) stop: watch::Receiver<bool>,
     /// The description of the interface, as it is served.
     pub(crate) openapi: Arc<str>,
@@ -62,6 +64,16 @@ impl Deref for App {
 
     fn deref(&self) -> &Shared {
         &self.0
+    }
+}
+
+/// Streams of events and output that may be followed at a time.
+pub(crate) const FOLLOWERS_MAX: usize = 5_000;
+
+impl App {
+    /// A place for one more stream that is followed.
+    fn follow(&self) -> Answer<OwnedSemaphorePermit> {
+        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| CoreError::Overloaded.into())
     }
 }
 

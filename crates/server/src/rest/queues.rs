@@ -74,7 +74,7 @@ pub(super) async fn show_queue(
 #[expect(dead_code, reason = "only described")]
 struct PutHeaders {
     /// `*` only creates.
-    #[param(rename = "If-None-Match", pattern = "^[*]$")]
+    #[param(rename = "If-None-Match", nullable = false, pattern = "^[*]$")]
     if_none_match: Option<String>,
 }
 

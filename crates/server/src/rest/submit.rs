@@ -4,7 +4,6 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use rota_api::{
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use super::App;
 use super::extract::{
-    OptionalJson, PathPart, check_depth, media_type, read_body, too_large, unsupported,
+    OptionalJson, PathPart, check_depth, media_type, next_chunk, read_body, too_large, unsupported,
 };
 use super::problem::{About, Answer, Refused, internal, refuse, rejected};
 use super::{jobs, present};
@@ -378,10 +377,7 @@ impl Streamed {
         let mut rest: Vec<u8> = Vec::new();
         let mut total = 0;
         let mut commit = Commit::default();
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| {
-                refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}"))
-            })?;
+        while let Some(chunk) = next_chunk(&mut stream).await? {
             total += chunk.len();
             if total > self.app.config.bulk_bytes_max {
                 return Err(too_large(self.app.config.bulk_bytes_max));
