@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::output::{Amounts, Counts};
+use crate::query::{signed_32, signed_64};
 use crate::scalar::{Duration, Moment};
 use crate::state::TaskState;
 
@@ -173,17 +174,17 @@ pub struct QueueSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub placement: Option<Placement>,
     /// With `random`: makes the draws repeatable. By default 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "signed_64", skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
     /// Share of turns among the queues. By default 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "signed_32", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub weight: Option<u32>,
     /// How many tasks may run at a time; 0 takes the limit away.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "signed_32", skip_serializing_if = "Option::is_none")]
     pub running_max: Option<u32>,
     /// How many tasks may wait or run before submits are refused; 0 takes the limit away.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "signed_64", skip_serializing_if = "Option::is_none")]
     pub tasks_max: Option<u64>,
 }
 

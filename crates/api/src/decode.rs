@@ -230,9 +230,12 @@ macro_rules! decode_integer {
                 let Value::Int(number) = &node.value else {
                     return decoder.wrong_kind(node, "a whole number");
                 };
-                let value = $integer::try_from(*number).ok();
+                // Told as `int32` in the schema, which every language has.
+                let value = i32::try_from(*number).ok();
+                let value = value.and_then(|number| $integer::try_from(number).ok());
                 if value.is_none() {
-                    let hint = format!("from {} to {}", $integer::MIN, $integer::MAX);
+                    let most = i64::from($integer::MAX).min(i32::MAX.into());
+                    let hint = format!("from {} to {most}", $integer::MIN);
                     decoder.note(node.place, format!("{number} is out of range"), hint);
                 }
                 value

@@ -1,6 +1,7 @@
 //! The query strings of lists, logs and events.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -104,7 +105,7 @@ pub struct LogQuery {
     #[param(inline)]
     pub stream: Option<Stream>,
     /// Which attempt. By default the last one.
-    #[serde(default, deserialize_with = "signed_32", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "positive_32", skip_serializing_if = "Option::is_none")]
     #[param(minimum = 1)]
     pub attempt: Option<u32>,
     /// The first byte. By default 0.
@@ -135,17 +136,30 @@ pub struct EventQuery {
 }
 
 /// Numbers are told as `int32` and `int64`, which every language has; so larger ones are refused.
-fn signed_32<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
-    bounded(Option::deserialize(deserializer)?, i32::MAX.unsigned_abs())
+pub(crate) fn signed_32<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    bounded(Option::deserialize(from)?, 0..=i32::MAX.unsigned_abs())
 }
 
-fn signed_64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    bounded(Option::deserialize(deserializer)?, i64::MAX.unsigned_abs())
+/// As [`signed_32`].
+pub(crate) fn signed_64<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    bounded(Option::deserialize(from)?, 0..=i64::MAX.unsigned_abs())
 }
 
-fn bounded<T: PartialOrd + Display, E: Error>(value: Option<T>, max: T) -> Result<Option<T>, E> {
+/// As [`signed_32`], from 1.
+pub(crate) fn positive_32<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    bounded(Option::deserialize(from)?, 1..=i32::MAX.unsigned_abs())
+}
+
+fn bounded<T, E>(value: Option<T>, range: RangeInclusive<T>) -> Result<Option<T>, E>
+where
+    T: PartialOrd + Display,
+    E: Error,
+{
     match value {
-        Some(value) if value > max => Err(E::custom(format!("{value} is more than {max}"))),
+        Some(value) if !range.contains(&value) => {
+            let (from, to) = (range.start(), range.end());
+            Err(E::custom(format!("{value} is not from {from} to {to}")))
+        }
         fine => Ok(fine),
     }
 }
@@ -163,6 +177,7 @@ mod tests {
         let (long, short) = (i64::MAX.unsigned_abs(), i32::MAX.unsigned_abs());
         assert!(read(long - 1, short - 1) && read(long, short));
         assert!(!read(long + 1, short) && !read(long, short + 1));
+        assert!(read(0, 1) && read(1, 2) && !read(0, 0));
         assert_eq!(serde_json::from_str::<LogQuery>("{}").unwrap(), LogQuery::default());
     }
 }
