@@ -93,6 +93,19 @@ fn a_restarted_server_re_adopts_what_runs() {
 }
 
 #[test]
+fn what_only_an_old_session_wanted_waits_for_the_new_full_set() {
+    let mut machine = running(&[], false);
+    // The lease is over when the assignments arrive, so that they are kept and not launched.
+    let late = machine.step(full(&[1, 2]), at(SAFE));
+    assert_eq!(late, vec![Output::Heartbeat { sent: at(SAFE) }, Output::WakeAt(at(SAFE + 300))]);
+    machine.step(Input::SessionClosed, at(SAFE + 1));
+    let welcomed = machine.step(session(SAFE + 2, false), at(SAFE + 3));
+    assert_eq!(welcomed, vec![Output::WakeAt(at(SAFE + 303))]);
+    let named = machine.step(full(&[2]), at(SAFE + 4));
+    assert_eq!(named, vec![Output::Forget(vec![attempt(1)]), Output::Launch(attempt(2))]);
+}
+
+#[test]
 fn what_a_full_set_does_not_name_is_killed_and_forgotten_without_a_report() {
     let mut machine = running(&[1, 2], false);
     assert_eq!(machine.step(full(&[2]), at(5)), vec![stops(1, 0, StopReason::NotDesired)]);
