@@ -5,6 +5,8 @@ use anyhow::{Result, bail};
 mod ci;
 mod deps;
 mod limits;
+mod mutants;
+mod sim;
 mod tidy;
 
 const HELP: &str = "\
@@ -14,6 +16,8 @@ cargo xtask COMMAND
   tidy           rules about the tree: file sizes, words, documents
   deps           licences and duplicates of dependencies; advisories where cargo-deny is installed
   limits         writes docs/reference/limits.md
+  sim            runs the simulator: --seeds N --from S | --seed S | --subset | --exhaustive DEPTH
+  mutants        plants bugs that the tests have to notice: --fast | --all | --only TEXT
 ";
 
 fn main() -> Result<()> {
@@ -23,6 +27,8 @@ fn main() -> Result<()> {
         ["tidy"] => tidy::run(),
         ["deps"] => deps::run(),
         ["limits"] => limits::write(),
+        ["sim", args @ ..] => sim::run(args),
+        ["mutants", args @ ..] => mutants::run(args),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");
             Ok(())

@@ -13,13 +13,15 @@ use rota_core::command::{
     SubmitJobs,
 };
 use rota_core::event::Event;
-use rota_core::image::{BadImage, Meta, Record};
+use rota_core::image::{Meta, Record};
 use rota_core::node::NodeState;
 use rota_core::task::Standing;
 use rota_types::{
     AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, RangeSet, Resources, Span, Steady,
     TaskId, Timestamp,
 };
+
+use crate::same::restores;
 
 /// What was explored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,11 +124,7 @@ fn apply(before: &State, command: &Command) -> Result<State, String> {
     {
         is_cancelled(cancel, &after)?;
     }
-    let again = State::restore(after.records().map(Ok::<_, BadImage>));
-    let again = again.map_err(|error| format!("I7: {error}"))?;
-    if !again.check().is_empty() || !again.records().eq(after.records()) {
-        return Err(format!("I7: a restored state differs: {:?}", again.check()));
-    }
+    restores(&after)?;
     Ok(after)
 }
 

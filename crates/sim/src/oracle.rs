@@ -6,13 +6,13 @@ use rota_core::command::{
     AttemptEnd, Command, Entry, IdempotencyKey, NodeSpec, Outcome, QueueSpec, Reply, SubmitJobs,
 };
 use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
-use rota_core::image::BadImage;
 use rota_core::{Applied, State};
 use rota_types::{AttemptId, JobId, LogIndex, NodeId, Steady, Timestamp};
 
 use crate::client::Request;
 use crate::counters::Counters;
 use crate::model::{Model, ModelNode, ModelQueue};
+use crate::same::{restores, same};
 use crate::truth::{End, Truth};
 
 /// The judge of a run.
@@ -291,28 +291,13 @@ impl Oracle {
         if !violations.is_empty() {
             return Err(format!("after a restart: {violations:?}"));
         }
-        self.same_digest(state, "after a restart")
+        same(state, &self.witness)
     }
 
     /// A state that was taken to pieces and put together again must be the same (I7).
     pub(crate) fn restores(&mut self, state: &State) -> Result<(), String> {
         self.checks += 1;
-        let again = State::restore(state.records().map(Ok::<_, BadImage>));
-        let again = again.map_err(|error| format!("I7: {error}"))?;
-        let violations = again.check();
-        if !violations.is_empty() {
-            return Err(format!("after a restore: {violations:?}"));
-        }
-        self.same_digest(&again, "after a restore")
-    }
-
-    fn same_digest(&self, state: &State, when: &str) -> Result<(), String> {
-        if state.digest() == self.witness.digest() {
-            return Ok(());
-        }
-        let differs =
-            state.records().zip(self.witness.records()).find(|(left, right)| left != right);
-        Err(format!("I7: {when} the state differs: {differs:?}"))
+        same(&restores(state)?, &self.witness)
     }
 
     /// Everything has settled: each acknowledged job is in the history once, each task ended once (I14, I15).

@@ -4,14 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use rota_control::{Controller, Input, Now, Output, Tag};
 use rota_core::command::{AttemptReport, Command, Entry, Outcome, Reply};
-use rota_core::event::Event;
 use rota_core::{Applied, State};
-use rota_types::{AttemptId, Monotonic, NodeId, Span, Steady, TaskId, Timestamp};
-use rota_worker_core::{Desired, Session, Start};
+use rota_types::{Monotonic, NodeId, Span, Steady, Timestamp};
 
 use crate::options::{Fault, Options};
 use crate::order::follows_discipline;
-use crate::world::{Answer, Conn, ConnId, Happening, MILLI, ToServer, ToWorker, World};
+use crate::world::{Answer, ConnId, Happening, MILLI, World};
 
 /// The wall clock when the world begins.
 const EPOCH: u64 = 1_700_000_000_000_000;
@@ -36,6 +34,9 @@ pub(crate) struct Server {
     pub(crate) ambush: bool,
     crashed_at: u64,
     lease: Span,
+    wake_at: Option<Monotonic>,
+    /// Proposals of the controller that the log did not take and that it does not know of yet.
+    unanswered: u32,
     /// Proposals of the controller since the last one that changed something.
     idle_proposals: u64,
 }
@@ -47,7 +48,7 @@ struct Proposal {
 
 /// Who waits for the outcomes of a proposal.
 #[derive(Clone, Debug)]
-enum Asker {
+pub(crate) enum Asker {
     Client(usize),
     Worker(ConnId, Monotonic),
     Controller(Tag),
@@ -73,8 +74,19 @@ impl Server {
             ambush: false,
             crashed_at: 0,
             lease,
+            wake_at: None,
+            unanswered: 0,
             idle_proposals: 0,
         }
+    }
+
+    pub(crate) fn lease(&self) -> Span {
+        self.lease
+    }
+
+    /// Whether neither clients nor the controller wait for the log.
+    pub(crate) fn is_resting(&self) -> bool {
+        self.up && self.is_idle() && self.unanswered == 0
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -87,7 +99,7 @@ impl World {
         Timestamp(EPOCH.saturating_add(self.now).saturating_add_signed(self.server.wall_offset))
     }
 
-    fn server_now(&self) -> Now {
+    pub(crate) fn server_now(&self) -> Now {
         let up = self.now.saturating_sub(self.server.started_at);
         // A monotonic clock of its own for each process: nothing may compare it with an earlier one's.
         let monotonic = Monotonic(up.saturating_add(self.server.boot.saturating_mul(977)));
@@ -168,17 +180,21 @@ impl World {
         self.server.boot = self.server.boot.saturating_add(1);
         self.server.started_at = self.now;
         self.server.idle_proposals = 0;
+        self.server.wake_at = None;
+        self.server.unanswered = 0;
         self.step(Input::Elected);
     }
 
     pub(crate) fn server_wake(&mut self, boot: u64, at: Monotonic) {
-        if self.is_boot(boot) && self.server_now().monotonic >= at {
+        if self.is_boot(boot) && self.server.wake_at == Some(at) {
+            self.server.wake_at = None;
             self.step(Input::Woke);
         }
     }
 
     pub(crate) fn controller_answered(&mut self, boot: u64, tag: Tag) {
         if self.is_boot(boot) {
+            self.server.unanswered = self.server.unanswered.saturating_sub(1);
             self.step(Input::Answered(tag));
         }
     }
@@ -188,12 +204,13 @@ impl World {
     }
 
     /// Tells the controller, and does what it wants.
-    fn step(&mut self, input: Input<'_>) {
+    pub(crate) fn step(&mut self, input: Input<'_>) {
         let now = self.server_now();
         let outputs = self.server.controller.step(&self.server.state, input, now);
         for output in outputs {
             match output {
                 Output::WakeAt(at) => {
+                    self.server.wake_at = Some(at);
                     let boot = self.server.boot;
                     let delay = at.since(now.monotonic).0;
                     self.after(delay, Happening::ServerWake { boot, at });
@@ -212,6 +229,7 @@ impl World {
                         self.counters.note("log busy");
                         let delay = self.rng.spread(MILLI, 100 * MILLI);
                         let boot = self.server.boot;
+                        self.server.unanswered = self.server.unanswered.saturating_add(1);
                         self.after(delay, Happening::Answered { boot, tag });
                     } else {
                         self.enqueue(vec![command], Asker::Controller(tag));
@@ -250,7 +268,7 @@ impl World {
         }
     }
 
-    fn enqueue(&mut self, commands: Vec<Command>, asker: Asker) {
+    pub(crate) fn enqueue(&mut self, commands: Vec<Command>, asker: Asker) {
         self.server.waiting.push_back(Proposal { commands, asker });
         self.propose_entry();
     }
@@ -326,6 +344,7 @@ impl World {
             let own: Vec<Outcome> = outcomes.by_ref().take(commands).collect();
             self.answer(asker, own);
         }
+        self.nothing_is_left_to_do();
         self.maybe_snapshot();
     }
 
@@ -365,149 +384,5 @@ impl World {
         if self.log.unsynced() == 0 || self.rng.chance(50) {
             self.log.snapshot(&self.server.state);
         }
-    }
-
-    /// Lets a session take its node over and tells it everything that the node must run.
-    fn attach(&mut self, id: ConnId, node: NodeId, sent: Monotonic) {
-        let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.broken) else { return };
-        conn.node = Some(node);
-        let worker = conn.worker;
-        let incarnation = self.workers.get(worker).map_or(0, |worker| worker.incarnation);
-        let current = self.server.state.node(node).map(|node| (node.spec.incarnation, node.lost));
-        let lease = self.server.lease;
-        let heartbeat = Span(lease.0 / 4);
-        let welcome = Session { sent, lease, heartbeat, sole_server: true };
-        self.send_worker(id, ToWorker::Welcome(welcome));
-        if current != Some((incarnation, false)) {
-            return self.send_worker(id, ToWorker::End);
-        }
-        let start: Vec<(Start, Option<Span>)> = self
-            .server
-            .state
-            .desired(node)
-            .map(|(attempt, live)| (Start { attempt, stop: live.stop }, self.timeout_of(attempt)))
-            .collect();
-        self.send_desired(id, Desired { full: true, ..Desired::default() }, start);
-        if let Some(old) = self.server.sessions.insert(node, id)
-            && old != id
-        {
-            self.send_worker(old, ToWorker::End);
-        }
-        self.step(Input::Heartbeat(node));
-    }
-
-    fn timeout_of(&self, attempt: AttemptId) -> Option<Span> {
-        self.server.state.group(attempt.task).and_then(|group| group.timeout)
-    }
-
-    fn send_desired(
-        &mut self,
-        conn: ConnId,
-        mut desired: Desired,
-        start: Vec<(Start, Option<Span>)>,
-    ) {
-        let timeouts = start
-            .iter()
-            .filter_map(|(start, timeout)| timeout.map(|timeout| (start.attempt, timeout)))
-            .collect();
-        desired.start.extend(start.into_iter().map(|(start, _)| start));
-        self.send_worker(conn, ToWorker::Desired(desired, timeouts));
-    }
-
-    /// Passes on what an applied entry means for workers.
-    fn tell_workers(&mut self, entry: &Entry, events: &[Event]) {
-        for event in events {
-            match event {
-                Event::AttemptsCreated(placement) => {
-                    let Some(conn) = self.server.sessions.get(&placement.node).copied() else {
-                        continue;
-                    };
-                    let first = placement.task.index;
-                    let start: Vec<_> = (first..first.saturating_add(placement.count))
-                        .filter_map(|index| self.live(TaskId { index, ..placement.task }))
-                        .filter(|(_, node, _)| *node == placement.node)
-                        .map(|(attempt, _, stop)| {
-                            (Start { attempt, stop }, self.timeout_of(attempt))
-                        })
-                        .collect();
-                    self.send_desired(conn, Desired::default(), start);
-                }
-                Event::StopRequested(attempt) => {
-                    if let Some((latest, node, Some(grace))) = self.live(attempt.task)
-                        && latest == *attempt
-                        && let Some(conn) = self.server.sessions.get(&node).copied()
-                    {
-                        let stop = vec![(latest, grace)];
-                        self.send_desired(conn, Desired { stop, ..Desired::default() }, Vec::new());
-                    }
-                }
-                Event::NodeLost(node) | Event::NodeRemoved { node, .. } => {
-                    if let Some(conn) = self.server.sessions.remove(node) {
-                        self.send_worker(conn, ToWorker::End);
-                    }
-                }
-                _ => {}
-            }
-        }
-        self.settle_reports(entry);
-    }
-
-    fn settle_reports(&mut self, entry: &Entry) {
-        for command in &entry.commands {
-            let Command::EndAttempts(reports) = command else { continue };
-            for report in reports {
-                if let Some(conn) = self.server.sessions.get(&report.node).copied() {
-                    let settled = vec![report.attempt];
-                    self.send_desired(conn, Desired { settled, ..Desired::default() }, Vec::new());
-                }
-            }
-        }
-    }
-
-    fn live(&self, id: TaskId) -> Option<(AttemptId, NodeId, Option<Span>)> {
-        let task = self.server.state.task(id)?;
-        task.attempt().map(|attempt| (task.latest(id), attempt.node, attempt.stop))
-    }
-
-    pub(crate) fn server_hears(&mut self, id: ConnId, message: ToServer) {
-        let Some(Conn { node, broken, .. }) = self.conns.get(&id).cloned() else { return };
-        if !self.server.up {
-            return;
-        }
-        if broken {
-            if let (ToServer::Reports(reports), Some(node)) = (message, node)
-                && self.has(Fault::LateReport)
-            {
-                // The gateway had read them before the session broke.
-                let delay = self.rng.spread(MILLI, 30_000 * MILLI);
-                self.late = self.late.saturating_add(1);
-                self.after(delay, Happening::StrayReports(node, reports));
-            }
-            return;
-        }
-        match (message, node) {
-            (ToServer::Hello { spec, sent }, _) => {
-                self.enqueue(vec![Command::RegisterNode(spec)], Asker::Worker(id, sent));
-            }
-            (ToServer::Heartbeat { sent }, Some(node)) => {
-                if self.server.sessions.contains_key(&node) {
-                    self.step(Input::Heartbeat(node));
-                }
-                self.send_worker(id, ToWorker::Ack { sent });
-            }
-            (ToServer::Reports(reports), Some(node)) => {
-                if self.has(Fault::LateReport) && self.rng.chance(15) {
-                    let delay = self.rng.spread(MILLI, 60_000 * MILLI);
-                    self.late = self.late.saturating_add(1);
-                    self.after(delay, Happening::StrayReports(node, reports.clone()));
-                }
-                self.propose_reports(node, reports);
-            }
-            (ToServer::Heartbeat { .. } | ToServer::Reports(_), None) => {}
-        }
-    }
-
-    pub(crate) fn server_detaches(&mut self, id: ConnId) {
-        self.server.sessions.retain(|_, conn| *conn != id);
     }
 }
