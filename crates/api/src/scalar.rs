@@ -236,6 +236,22 @@ impl fmt::Display for Amount {
     }
 }
 
+impl Moment {
+    /// The time of day, by this machine's clock.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let micros = since.unwrap_or_default().as_micros();
+        Self(Timestamp(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+
+    /// Microseconds since 1970-01-01T00:00:00Z.
+    #[must_use]
+    pub const fn micros(self) -> u64 {
+        self.0.0
+    }
+}
+
 impl FromStr for Moment {
     type Err = ScalarError;
 

@@ -28,15 +28,17 @@ fn the_help_of_every_command_is_known() {
 
 #[test]
 fn every_command_has_examples() {
-    fn check(command: &clap::Command, path: &str) {
+    fn check(command: &clap::Command, path: &str, shown_above: bool) {
         let below: Vec<&clap::Command> = command.get_subcommands().collect();
         let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        assert!(!below.is_empty() || help.contains("Examples:"), "{path} has no examples");
+        let shown = help.contains("Examples:");
+        assert!(!below.is_empty() || shown || shown_above, "{path} has no examples");
         for one in below {
-            check(one, &format!("{path} {}", one.get_name()));
+            // A noun may show the examples of its verbs itself; the list of all commands doesn't.
+            check(one, &format!("{path} {}", one.get_name()), shown && path != "rota");
         }
     }
-    check(&root(), "rota");
+    check(&root(), "rota", false);
 }
 
 #[test]

@@ -112,7 +112,7 @@ impl Output {
         written(out.flush())
     }
 
-    fn document(&self, data: &impl Serialize) -> Result<()> {
+    pub(crate) fn document(&self, data: &impl Serialize) -> Result<()> {
         let text = match self.format {
             Format::Yaml => yaml(data)?,
             Format::Jsonl => serde_json::to_string(data).map_err(|error| unprintable(&error))?,

@@ -123,7 +123,7 @@ impl Screen {
     }
 
     fn now(&self) -> Timestamp {
-        self.fixed.unwrap_or_else(wall_clock)
+        self.fixed.unwrap_or_else(|| Moment::now().0)
     }
 
     /// `3m ago`, or the instant itself with `--utc`.
@@ -147,13 +147,6 @@ impl Screen {
 
 fn paint(color: bool, style: &str, text: &str) -> String {
     if color { format!("\u{1b}[{style}m{text}\u{1b}[0m") } else { text.to_owned() }
-}
-
-/// The time of day, by this machine's clock.
-pub(crate) fn wall_clock() -> Timestamp {
-    let since =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 
 /// A symbol that says the same as the colour.

@@ -99,6 +99,26 @@ fn a_command_runs_without_a_server_and_its_output_and_exit_code_pass_through() {
 }
 
 #[test]
+fn every_attempt_of_a_command_is_heard_and_the_last_exit_code_counts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");
+    let retry = [
+        "run",
+        "--retries",
+        "2",
+        "--backoff",
+        "1ms",
+        "--",
+        "sh",
+        "-c",
+        "echo $ROTA_ATTEMPT; exit 4",
+    ];
+    let output = rota(dir.path()).args(retry).output().expect("rota runs");
+    let lines = String::from_utf8_lossy(&output.stdout).lines().count();
+    assert_eq!((output.status.code(), lines), (Some(4), 3));
+}
+
+#[test]
 fn one_task_per_line_prints_in_the_order_of_the_lines() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use rota_api::Moment;
+use rota_types::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::rig::{Rig, bin_true};
@@ -26,7 +26,7 @@ pub(crate) async fn measure(rate: u32, seconds: u32) -> Result<Vec<Figure>> {
         ticks.tick().await;
         let client = rig.client.clone();
         submits.push(tokio::spawn(async move {
-            let (at, begun) = (Moment::now(), Instant::now());
+            let (at, begun) = (wall_clock(), Instant::now());
             let reply = client.submit(&bin_true(None), &rota_client::fresh_key()).await;
             reply.map(|reply| (at, begun.elapsed(), reply))
         }));
@@ -58,18 +58,23 @@ pub(crate) async fn measure(rate: u32, seconds: u32) -> Result<Vec<Figure>> {
     ])
 }
 
-async fn start_of(rig: &Rig, job: u64, submitted: Moment) -> Result<u64> {
+async fn start_of(rig: &Rig, job: u64, submitted: Timestamp) -> Result<u64> {
     let task = rig
         .client
         .task(&format!("{job}.0"))
         .await
         .map_err(|error| trouble("a task is not in the record", error))?;
     let started = task.started_at.ok_or_else(|| trouble("a task never started", job))?;
-    Ok(started.micros().saturating_sub(submitted.micros()))
+    Ok(started.0.since(submitted).micros())
 }
 
 fn histogram() -> Result<Histogram<u64>> {
     Histogram::new(3).map_err(|error| trouble("no histogram", error))
+}
+
+fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Timestamp(micros(since))
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -23,7 +23,10 @@ pub(crate) async fn measure(tasks: u32, shape: Shape) -> Result<Vec<Figure>> {
     let restart = rig.restart_server().await?;
     let recovered = self::queued(&rig).await?;
     if queued != u64::from(tasks) || recovered != queued {
-        return Err(trouble("tasks are missing", format!("{tasks} sent, {queued} queued, {recovered} recovered")));
+        return Err(trouble(
+            "tasks are missing",
+            format!("{tasks} sent, {queued} queued, {recovered} recovered"),
+        ));
     }
     let after = rig.server_memory();
     let answer = answer_time(&rig).await?;

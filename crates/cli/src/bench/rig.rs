@@ -104,7 +104,8 @@ impl Rig {
     pub(crate) async fn wait_until_idle(&self) -> Result<()> {
         let begun = Instant::now();
         loop {
-            let stats = self.client.stats().await.map_err(|error| trouble("no statistics", error))?;
+            let stats =
+                self.client.stats().await.map_err(|error| trouble("no statistics", error))?;
             if stats.jobs == 0 {
                 return Ok(());
             }
@@ -143,12 +144,7 @@ impl Rig {
 /// A job of one no-op task, or of an array of them.
 pub(crate) fn noop(array: Option<u32>) -> JobFile {
     let array = array.and_then(|tasks| format!("1-{tasks}").parse().ok());
-    let task = TaskGroup {
-        noop: true,
-        cpus: "0".parse().ok(),
-        array,
-        ..TaskGroup::default()
-    };
+    let task = TaskGroup { noop: true, cpus: "0".parse().ok(), array, ..TaskGroup::default() };
     JobFile { job: JobHeader::default(), task: vec![task] }
 }
 
@@ -156,7 +152,7 @@ pub(crate) fn noop(array: Option<u32>) -> JobFile {
 pub(crate) fn bin_true(array: Option<u32>) -> JobFile {
     let array = array.and_then(|tasks| format!("1-{tasks}").parse().ok());
     let task = TaskGroup {
-        command: Some(CommandLine::Words(vec!["/bin/true".to_owned()])),
+        command: Some(CommandLine::Program(vec!["/bin/true".to_owned()])),
         cpus: "1".parse().ok(),
         array,
         ..TaskGroup::default()
@@ -169,7 +165,9 @@ fn expired(begun: Instant, max: Duration, what: &str) -> Result<()> {
 }
 
 fn rota() -> Result<Command> {
-    std::env::current_exe().map(Command::new).map_err(|error| trouble("cannot find this program", error))
+    std::env::current_exe()
+        .map(Command::new)
+        .map_err(|error| trouble("cannot find this program", error))
 }
 
 fn serve(dir: &Path, address: &str) -> Result<Process> {

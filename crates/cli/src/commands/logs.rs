@@ -122,7 +122,8 @@ pub(crate) async fn follow_task(client: &Client, id: &str, style: &Style) -> Res
     loop {
         let task = client.task(id).await?;
         if task.attempt > printed {
-            printed = task.attempt.max(printed + 1);
+            // Attempts may have come and gone since the last look: each is printed.
+            printed += 1;
             // An attempt that never got to its node has no output.
             match print(client, id, printed, true, style).await {
                 Err(trouble)
