@@ -28,6 +28,16 @@ pub(crate) struct Rig {
 /// A child process that does not outlive its owner.
 struct Process(Child);
 
+impl Process {
+    fn expect_alive(&mut self) -> Result<()> {
+        match self.0.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(trouble("a process ended early", status)),
+            Err(error) => Err(trouble("cannot look after a process", error)),
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         // It may be gone already; either way it is waited for.
@@ -71,11 +81,12 @@ impl Rig {
             .arg(format!("http://{}", self.address))
             .arg("--data")
             .arg(self.dir.join("worker"))
-            .args(["--max-attempts", &attempts.to_string(), "--cpus", &attempts.to_string()]);
+            .args(["--attempts-max", &attempts.to_string(), "--cpus", &attempts.to_string()]);
         self.worker = Some(spawn(command, &self.dir.join("worker.log"))?);
         let begun = Instant::now();
         while self.client.node("bench").await.is_err() {
             expired(begun, READY_MAX, "the worker did not register")?;
+            self.worker.as_mut().map_or(Ok(()), Process::expect_alive)?;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
