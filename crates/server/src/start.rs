@@ -1,5 +1,6 @@
 //! Start-up and shutdown: recover, rebuild, listen; then the reverse.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -15,7 +16,7 @@ use rota_store::wal::WalOptions;
 use rota_store::writer::LogWriter;
 use rota_store::{ClusterId, Identity, StoreError, recover};
 use rota_types::{LogIndex, ServerId};
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
@@ -29,6 +30,8 @@ use crate::ring::Ring;
 use crate::snapshots::{Files, Snapshots};
 use crate::{history, listen};
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 /// Exit code of a process that can't go on.
 const EXIT_FATAL: i32 = 70;
 
@@ -51,13 +54,9 @@ impl Server {
     /// If the configuration, the directory or the address can't be used; the message says what to do.
     pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
         config.check()?;
+        let refused = |source| StartError::Listen { address: config.listen, source };
         // The port first: whoever finds it taken must not wait for a recovery.
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let socket = bind(config.listen).map_err(refused)?;
         let (stop, stopped) = watch::channel(false);
         let opening = config.clone();
         let ended = stop.clone();
@@ -65,6 +64,8 @@ impl Server {
             .await
             .map_err(|error| StartError::recover(&config.data_dir, error))??;
         let Opened { core, history, ring, thread } = opened;
+        let listener = socket.listen(BACKLOG).map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
         let outputs = Arc::new(Outputs::default());
         let gateway = Gateway {
             core: core.clone(),
@@ -143,6 +144,15 @@ impl Drop for RunningServer {
             drop(thread.join());
         }
     }
+}
+
+/// Takes the address without listening yet. Until the state is recovered, workers are refused rather than left without an answer:
+/// that tells them that nobody can take their tasks away meanwhile.
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// What recovery leaves behind.

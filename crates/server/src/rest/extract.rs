@@ -54,7 +54,7 @@ where
     }
 }
 
-/// A JSON body; an empty one means the default.
+/// A JSON body; an empty one, or `null`, means the default.
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
@@ -69,7 +69,7 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
         if media_type(&parts.headers) != "application/json" {
             return Err(unsupported(&parts.headers));
         }
-        parse(&bytes).map(Self)
+        parse::<Option<T>>(&bytes).map(|read| Self(read.unwrap_or_default()))
     }
 }
 
@@ -128,6 +128,13 @@ pub(crate) fn too_large(max: usize) -> Refused {
 /// Parses JSON of bounded depth.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
     check_depth(bytes)?;
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        // Serde would take the values in the order of the fields.
+        return Err(refuse(
+            ErrorCode::InvalidRequest,
+            "a list stands where an object was expected",
+        ));
+    }
     serde_json::from_slice(bytes).map_err(|error| {
         let place = format!("line {}, column {}", error.line(), error.column());
         if error.is_data() {
@@ -184,6 +191,8 @@ mod tests {
         let refused = parse::<rota_api::CancelRequest>(b"{\n \"grace\": }").unwrap_err();
         assert_eq!(refused.code(), "invalid-json");
         assert!(refused.problem().detail.contains("line 2, column 11"), "{:?}", refused.problem());
+        let refused = parse::<rota_api::CancelRequest>(b" [null, null]").unwrap_err();
+        assert_eq!(refused.code(), "invalid-request");
         let refused = parse::<rota_api::CancelRequest>(b"{\"grcae\": \"1s\"}").unwrap_err();
         assert_eq!(refused.code(), "invalid-request");
     }

@@ -74,8 +74,15 @@ pub(super) async fn show_queue(
 #[expect(dead_code, reason = "only described")]
 struct PutHeaders {
     /// `*` only creates.
-    #[param(rename = "If-None-Match", nullable = false, pattern = "^[*]$")]
-    if_none_match: Option<String>,
+    #[param(rename = "If-None-Match", nullable = false, inline)]
+    if_none_match: Option<AnyTag>,
+}
+
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[expect(dead_code, reason = "only described")]
+enum AnyTag {
+    #[serde(rename = "*")]
+    Any,
 }
 
 /// Creates a queue. With `If-None-Match: *` an existing one is left as it is and refused; without, its settings are replaced.

@@ -39,7 +39,13 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 #[expect(dead_code, reason = "only described")]
 struct SubmitHeaders {
     /// Makes it safe to repeat the request.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 128, pattern = "^[!-~]+$")]
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[!-~]+$"
+    )]
     idempotency_key: Option<String>,
 }
 
