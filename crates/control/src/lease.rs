@@ -41,9 +41,11 @@ impl Leases {
         }
     }
 
+    /// Gives a node a full lease. If its loss is proposed that stays so: it may be committed behind the registration.
     pub(crate) fn grant(&mut self, node: NodeId, now: Monotonic) {
         let ends_at = now.plus(self.length);
-        self.ends.insert(node, Lease { ends_at, losing: false });
+        let losing = self.ends.get(&node).is_some_and(|lease| lease.losing);
+        self.ends.insert(node, Lease { ends_at, losing });
         self.floor = self.floor.min(ends_at);
     }
 
@@ -52,6 +54,11 @@ impl Leases {
         if let Some(lease) = self.ends.get_mut(&node).filter(|lease| !lease.losing) {
             lease.ends_at = lease.ends_at.max(now.plus(self.length));
         }
+    }
+
+    /// Whether the node has a lease and its loss is not proposed.
+    pub(crate) fn runs_on(&self, node: NodeId) -> bool {
+        self.ends.get(&node).is_some_and(|lease| !lease.losing)
     }
 
     pub(crate) fn forget(&mut self, node: NodeId) {

@@ -100,6 +100,13 @@ impl Controller {
         self.leases.length()
     }
 
+    /// Whether the node's lease runs on: only then may its worker be told that it was heard. While its loss is proposed a worker
+    /// that believes in a new lease would start what is about to be started elsewhere.
+    #[must_use]
+    pub fn renews(&self, node: NodeId) -> bool {
+        self.leases.runs_on(node)
+    }
+
     /// How many queued tasks of its queue go before this one; `None` if it is not queued or may not start now.
     #[must_use]
     pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
@@ -121,6 +128,25 @@ impl Controller {
         self.plan(state, &mut outputs);
         self.set_alarm(state, now, &mut outputs);
         outputs
+    }
+
+    /// The plan that can follow `commands` in the same entry: what ends there makes room before it is applied. Saves the wait for
+    /// a commit between the end of one task and the start of the next. If the guess is wrong `apply` refuses what does not hold.
+    /// The plan counts as proposed under [`Tag::Plan`]: say [`Input::Answered`] afterwards.
+    pub fn anticipate(&mut self, state: &State, commands: &[Command]) -> Option<Command> {
+        if self.plan_in_flight {
+            return None;
+        }
+        let ending = ending(state, commands);
+        if ending.is_empty() {
+            return None;
+        }
+        let (plan, _) = self.planner.plan_after(state, &self.ranked, &ending, Budget::PASS);
+        if plan.placements.is_empty() {
+            return None;
+        }
+        self.plan_in_flight = true;
+        Some(Command::CommitPlan(plan))
     }
 
     fn observe(&mut self, state: &State, events: &[Event], now: Now) {
@@ -202,6 +228,20 @@ impl Controller {
             outputs.push(Output::WakeAt(next));
         }
     }
+}
+
+/// The tasks whose live attempt the commands report as over, each once.
+fn ending(state: &State, commands: &[Command]) -> Vec<TaskId> {
+    let mut tasks: Vec<TaskId> = Vec::new();
+    for command in commands {
+        if let Command::EndAttempts(reports) = command {
+            let live = reports.iter().filter(|report| state.is_live(report));
+            tasks.extend(live.map(|report| report.attempt.task));
+        }
+    }
+    tasks.sort_unstable();
+    tasks.dedup();
+    tasks
 }
 
 /// Whether a task may start after this event that could not before.
