@@ -1,11 +1,13 @@
-//! The nodes during one planning pass: the state's, less what the pass has placed already.
+//! The nodes during one planning pass: the state's, with what is about to be freed, less what the pass has placed already.
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 
 use rota_core::command::Shape;
 use rota_core::node::Node;
+use rota_core::task::Task;
 use rota_core::{ShapeId, State};
-use rota_types::{NodeId, Resource, Resources};
+use rota_types::{NodeId, Resource, Resources, TaskId};
 
 /// What is left of each node while a plan grows.
 #[derive(Debug)]
@@ -13,29 +15,46 @@ pub struct Cluster<'a> {
     state: &'a State,
     /// The most cpu and the most memory that is free on any node that has room for an attempt.
     most_free: Resources,
-    taken: BTreeMap<NodeId, Taken>,
+    changes: BTreeMap<NodeId, Change>,
 }
 
-/// What a pass has placed on one node.
+/// How one node differs from the state's.
 #[derive(Clone, Debug, Default)]
-struct Taken {
-    need: Resources,
-    attempts: u64,
+struct Change {
+    /// What the pass has placed.
+    taken: Resources,
+    taken_attempts: u64,
+    /// What attempts hold that are about to end.
+    freed: Resources,
+    freed_attempts: u64,
 }
 
 /// One million, for shares that are compared as integers.
 const WHOLE: u128 = 1_000_000;
 
 impl<'a> Cluster<'a> {
-    /// The cluster as the state has it.
+    /// The cluster as the state has it, except that the live attempts of the tasks `ending` hold nothing any more.
     #[must_use]
-    pub fn new(state: &'a State) -> Self {
-        let mut most_free = Resources::default();
-        for (_, node) in state.nodes().filter(|(_, node)| !node.lost && node.slots() > 0) {
-            most_free.cpu_millis = most_free.cpu_millis.max(node.free.cpu_millis);
-            most_free.memory_bytes = most_free.memory_bytes.max(node.free.memory_bytes);
+    pub fn new(state: &'a State, ending: &[TaskId]) -> Self {
+        let mut changes: BTreeMap<NodeId, Change> = BTreeMap::new();
+        for id in ending {
+            let attempt = state.task(*id).and_then(Task::attempt);
+            if let (Some(attempt), Some(group)) = (attempt, state.group(*id)) {
+                let change = changes.entry(attempt.node).or_default();
+                change.freed.add(&state.shape(group.shape).need, 1);
+                change.freed_attempts = change.freed_attempts.saturating_add(1);
+            }
         }
-        Self { state, most_free, taken: BTreeMap::new() }
+        let mut cluster = Self { state, most_free: Resources::default(), changes };
+        for (id, node) in state.nodes().filter(|(_, node)| !node.lost) {
+            if cluster.slots(id, node) > 0 {
+                let free = cluster.free(id, node);
+                let most = &mut cluster.most_free;
+                most.cpu_millis = most.cpu_millis.max(free.cpu_millis);
+                most.memory_bytes = most.memory_bytes.max(free.memory_bytes);
+            }
+        }
+        cluster
     }
 
     /// Whether it is worth looking for a node: a full cluster refuses most shapes at one look.
@@ -65,34 +84,25 @@ impl<'a> Cluster<'a> {
     /// How many more tasks of `shape` fit on the node.
     #[must_use]
     pub fn times(&self, id: NodeId, node: &Node, shape: &Shape) -> u64 {
-        let Some(taken) = self.taken.get(&id) else {
-            return node.times(shape);
-        };
         if !node.admits(shape) {
             return 0;
         }
-        let mut free = node.free.clone();
-        free.sub(&taken.need, 1);
-        free.times(&shape.need).min(node.slots().saturating_sub(taken.attempts))
+        self.free(id, node).times(&shape.need).min(self.slots(id, node))
     }
 
     /// How many attempts the node runs, planned ones included.
     #[must_use]
     pub fn attempts(&self, id: NodeId, node: &Node) -> u64 {
-        let taken = self.taken.get(&id).map_or(0, |taken| taken.attempts);
-        (node.live.len() as u64).saturating_add(taken)
+        u64::from(node.spec.attempts_max).saturating_sub(self.slots(id, node))
     }
 
     /// The largest share of any of the node's resources that is in use, in millionths.
     #[must_use]
     pub fn load(&self, id: NodeId, node: &Node) -> u64 {
-        let taken = self.taken.get(&id);
+        let free = self.free(id, node);
         let shares = node.spec.capacity.kinds().map(|resource| {
-            let more = taken.map_or(0, |taken| taken.need.amount(&resource));
-            share(
-                node.held.amount(&resource).saturating_add(more),
-                node.spec.capacity.amount(&resource),
-            )
+            let capacity = node.spec.capacity.amount(&resource);
+            share(capacity.saturating_sub(free.amount(&resource)), capacity)
         });
         shares.max().unwrap_or(0)
     }
@@ -100,23 +110,40 @@ impl<'a> Cluster<'a> {
     /// What would be left of the resources that `shape` needs, summed as millionths of the node's capacity.
     #[must_use]
     pub fn left_over(&self, id: NodeId, node: &Node, shape: &Shape) -> u64 {
-        let taken = self.taken.get(&id);
+        let free = self.free(id, node);
         let left = |resource: Resource| {
-            let more = taken.map_or(0, |taken| taken.need.amount(&resource));
-            let used = more.saturating_add(shape.need.amount(&resource));
-            share(
-                node.free.amount(&resource).saturating_sub(used),
-                node.spec.capacity.amount(&resource),
-            )
+            let rest = free.amount(&resource).saturating_sub(shape.need.amount(&resource));
+            share(rest, node.spec.capacity.amount(&resource))
         };
         shape.need.kinds().map(left).fold(0, u64::saturating_add)
     }
 
     /// Notes that the pass places `count` tasks of `shape` on the node.
     pub fn take(&mut self, id: NodeId, shape: &Shape, count: u32) {
-        let taken = self.taken.entry(id).or_default();
-        taken.need.add(&shape.need, u64::from(count));
-        taken.attempts = taken.attempts.saturating_add(u64::from(count));
+        let change = self.changes.entry(id).or_default();
+        change.taken.add(&shape.need, u64::from(count));
+        change.taken_attempts = change.taken_attempts.saturating_add(u64::from(count));
+    }
+
+    /// What is free on the node.
+    fn free<'n>(&self, id: NodeId, node: &'n Node) -> Cow<'n, Resources> {
+        match self.changes.get(&id) {
+            None => Cow::Borrowed(&node.free),
+            Some(change) => {
+                let mut free = node.free.clone();
+                free.add(&change.freed, 1);
+                free.sub(&change.taken, 1);
+                Cow::Owned(free)
+            }
+        }
+    }
+
+    /// How many more attempts of any need the node may run.
+    fn slots(&self, id: NodeId, node: &Node) -> u64 {
+        self.changes.get(&id).map_or(node.slots(), |change| {
+            let slots = node.slots().saturating_add(change.freed_attempts);
+            slots.saturating_sub(change.taken_attempts)
+        })
     }
 }
 

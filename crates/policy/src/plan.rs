@@ -6,8 +6,8 @@ use alloc::collections::BTreeMap;
 use rota_core::State;
 use rota_core::command::Plan;
 use rota_core::queue::Placement;
-use rota_types::QueueId;
 use rota_types::limits::BATCH_MAX;
+use rota_types::{QueueId, TaskId};
 
 use crate::cluster::Cluster;
 use crate::pending::Pending;
@@ -81,9 +81,20 @@ impl Budget {
 
 impl Planner {
     /// Proposes placements for what is queued. Returns the plan, and whether the budget ended it: then there may be more to do.
-    pub fn plan(&mut self, state: &State, ranked: &Ranked, mut budget: Budget) -> (Plan, bool) {
+    pub fn plan(&mut self, state: &State, ranked: &Ranked, budget: Budget) -> (Plan, bool) {
+        self.plan_after(state, ranked, &[], budget)
+    }
+
+    /// As [`plan`](Self::plan), for a state in which the live attempts of the tasks `ending` will have ended.
+    pub fn plan_after(
+        &mut self,
+        state: &State,
+        ranked: &Ranked,
+        ending: &[TaskId],
+        mut budget: Budget,
+    ) -> (Plan, bool) {
         let mut plan = Plan::default();
-        let mut cluster = Cluster::new(state);
+        let mut cluster = Cluster::new(state, ending);
         let mut open = self.open(state, ranked);
         while let Some(id) = self.next_turn(&open) {
             if budget.is_used_up() {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-use rota_control::{Controller, Input, Now, Output};
+use rota_control::{Controller, Input, Now, Output, Tag};
 use rota_core::State;
 use rota_core::command::{Command, Entry, Outcome};
 use rota_core::event::Event;
@@ -29,8 +29,9 @@ use crate::ring::{Batch, Ring};
 use crate::sessions::Sessions;
 use crate::snapshots::Snapshots;
 
-/// Entries that may be proposed and not yet committed: the log thread makes all that wait durable with one sync.
-const IN_FLIGHT_MAX: usize = 64;
+/// Entries that may be proposed and not yet committed. The log of one server syncs one frame at a time, so more would not be
+/// durable sooner; what arrives meanwhile is gathered, and the end of a task meets the start of the next in one entry.
+const IN_FLIGHT_MAX: usize = 1;
 /// Bytes of proposals that are gathered into one entry. One proposal alone may be larger.
 const ENTRY_BYTES_TARGET: usize = 4 << 20;
 /// Requests that are taken in before the log is looked after again.
@@ -296,6 +297,10 @@ impl CoreThread {
         }
         if commands.is_empty() {
             return None;
+        }
+        if let Some(plan) = self.parts.controller.anticipate(&self.parts.state, &commands) {
+            commands.push(plan);
+            askers.push((1, Asker::Controller(Tag::Plan)));
         }
         let (at, steady) = self.clock.stamp();
         let bytes = rota_wire::log::encode_entry(at, steady, &commands);

@@ -12,7 +12,7 @@ use crate::trouble::Result;
 pub(crate) async fn measure(tasks: u32, concurrency: u32) -> Result<Vec<Figure>> {
     // Bare, rota, bare: the machine may change its mind in between.
     let before = bare(tasks, concurrency)?;
-    let rota = under_rota(tasks, concurrency).await?;
+    let (rota, server, worker) = under_rota(tasks, concurrency).await?;
     let after = bare(tasks, concurrency)?;
     let bare = (before + after) / 2;
     let rate = |elapsed: Duration| f64::from(tasks) / elapsed.as_secs_f64();
@@ -23,6 +23,8 @@ pub(crate) async fn measure(tasks: u32, concurrency: u32) -> Result<Vec<Figure>>
         Figure::new("bare spawn loop, after", rate(after), "/s"),
         Figure::new("rota, submit to last result recorded", rate(rota), "/s"),
         Figure::new("rota of bare", 100.0 * bare.as_secs_f64() / rota.as_secs_f64(), "%"),
+        Figure::new("server cpu per process", server.as_secs_f64() * 1e6 / f64::from(tasks), "µs"),
+        Figure::new("worker cpu per process", worker.as_secs_f64() * 1e6 / f64::from(tasks), "µs"),
     ])
 }
 
@@ -48,9 +50,11 @@ fn bare(tasks: u32, concurrency: u32) -> Result<Duration> {
     }
 }
 
-async fn under_rota(tasks: u32, concurrency: u32) -> Result<Duration> {
+/// How long it took, and the cpu time of server and worker, their children not counted.
+async fn under_rota(tasks: u32, concurrency: u32) -> Result<(Duration, Duration, Duration)> {
     let mut rig = Rig::start().await?;
     rig.add_worker(concurrency).await?;
+    let (server_before, worker_before) = rig.cpu();
     let begun = Instant::now();
     let reply = rig
         .client
@@ -59,8 +63,9 @@ async fn under_rota(tasks: u32, concurrency: u32) -> Result<Duration> {
         .map_err(|error| trouble("the job was not taken", error))?;
     rig.wait_until_idle().await?;
     let elapsed = begun.elapsed();
+    let (server, worker) = rig.cpu();
     for job in reply.jobs {
         rig.expect_success(job.id).await?;
     }
-    Ok(elapsed)
+    Ok((elapsed, server - server_before, worker - worker_before))
 }

@@ -44,7 +44,8 @@ impl State {
     }
 
     /// Whether the report is about a live attempt and comes from the node that holds it (I3).
-    fn is_live(&self, report: &AttemptReport) -> bool {
+    #[must_use]
+    pub fn is_live(&self, report: &AttemptReport) -> bool {
         self.tasks.get(&report.attempt.task).is_some_and(|task| {
             task.attempts == report.attempt.number
                 && task.attempt().is_some_and(|attempt| attempt.node == report.node)
