@@ -1,4 +1,4 @@
-//! Everything that CI runs, in the order of cost.
+//! Everything that CI runs, cheap things first.
 
 use std::process::Command;
 use std::time::Instant;
@@ -17,6 +17,9 @@ const TESTS: &[Step] = &[
     // README's test command, letter for letter.
     ("tests", &["cargo", "test", "--workspace"]),
     ("docs", &["cargo", "doc", "--workspace", "--no-deps", "--document-private-items"]),
+    // Against the binary that the tests have just built.
+    ("schema fuzzing", &["sh", "tests/schemathesis.sh", "target/debug/rota"]),
+    ("planted bugs", &["cargo", "xtask", "mutants", "--fast"]),
 ];
 
 /// Runs every step and stops at the first that fails.

@@ -184,3 +184,31 @@ fn live(state: &State) -> Vec<(rota_types::AttemptId, u32)> {
         .flat_map(|(node, _)| state.desired(node).map(move |(id, _)| (id, node.0)))
         .collect()
 }
+
+#[test]
+fn the_end_of_a_task_and_the_start_of_the_next_share_an_entry() {
+    let (mut world, mut control) = led(1);
+    let spec = job_with(2, |group| group.shape.need.cpu_millis = 4_000);
+    let first = apply(&mut world, &mut control, submit(spec), at(1_001));
+    assert_eq!(first, vec![plan(1, 0, 1)]);
+    let Some(Output::Propose(tag, commit)) = first.into_iter().next() else { panic!("no plan") };
+    apply(&mut world, &mut control, commit, at(1_002));
+    assert_eq!(control.step(&world.state, Input::Answered(tag), at(1_002)), vec![]);
+
+    let done = Command::EndAttempts(vec![report(attempt(1, 0, 1), 1, AttemptEnd::Succeeded)]);
+    let other = [Command::Tick, done.clone()];
+    let next = Placement { task: task(1, 1), count: 1, node: NodeId(1) };
+    let expected = Command::CommitPlan(Plan { placements: vec![next] });
+    assert_eq!(control.anticipate(&world.state, &[Command::Tick]), None, "nothing ends");
+    assert_eq!(control.anticipate(&world.state, &other), Some(expected.clone()));
+    assert_eq!(control.anticipate(&world.state, &other), None, "one plan at a time");
+
+    let applied = world.entry(vec![done.clone(), expected]);
+    assert_eq!(
+        applied.outcomes[1],
+        Ok(rota_core::command::Reply::Accepted { taken: 1, refused: 0 })
+    );
+    assert_eq!(control.step(&world.state, Input::Applied(&applied.events), at(1_003)), vec![]);
+    assert_eq!(control.step(&world.state, Input::Answered(Tag::Plan), at(1_003)), vec![]);
+    assert_eq!(control.anticipate(&world.state, &[done]), None, "a late report frees nothing");
+}
