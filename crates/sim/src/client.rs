@@ -215,7 +215,9 @@ impl World {
 }
 
 fn draw_cancel(rng: &mut Rng, known: &[JobId]) -> Command {
-    let recent = &known[known.len().saturating_sub(6)..];
+    // Often the very last one, before its first attempt has reached a worker.
+    let among = if rng.chance(40) { 1 } else { 6 };
+    let recent = &known[known.len().saturating_sub(among)..];
     let tasks = rng.chance(50).then(|| {
         let from = u32::try_from(rng.below(6)).unwrap_or(0);
         RangeSet::from_range(from, from.saturating_add(3))

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 /// Situations that the seeds of CI must reach, each at least once.
-pub const REQUIRED: [&str; 34] = [
+pub const REQUIRED: [&str; 35] = [
     "crash with unsynced entries",
     "crash loses a proposal that a client waits for",
     "crash keeps a proposal that nobody was told of",
@@ -25,6 +25,7 @@ pub const REQUIRED: [&str; 34] = [
     "late duplicate of a request",
     "answer lost",
     "plan partially refused",
+    "plan anticipated",
     "a worker never comes back",
     "report refused",
     "report of a lost attempt refused",

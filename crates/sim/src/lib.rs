@@ -37,9 +37,14 @@ pub use world::{Failure, Report};
 
 use world::World;
 
-/// The runs of CI: seeds as they come, and rough ones. Together they reach every rare situation.
+/// The runs of CI: seeds as they come, rough ones, and those that once found a bug. Together they reach every rare situation.
+///
+/// # Panics
+/// If a remembered run can't be read.
 pub fn subset() -> impl Iterator<Item = Options> {
-    (0..80).map(Options::from_seed).chain((0..40).map(Options::rough))
+    let found = include_str!("../found.txt").lines().filter(|line| !line.starts_with('#'));
+    let found = found.map(|line| line.parse().expect("remembered runs can be read"));
+    (0..80).map(Options::from_seed).chain((0..50).map(Options::rough)).chain(found)
 }
 
 /// Runs one world to its end.

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use rota_sim::{Counters, Failure, Options, REQUIRED, exhaustive, run, run_traced, shrink, subset};
 
-const USAGE: &str = "usage: rota-sim [--seeds N] [--from S] [--seed S] [--options TEXT] [--trace] [--no-shrink] [--counters] [--subset] [--exhaustive DEPTH]";
+const USAGE: &str = "usage: rota-sim [--seeds N] [--from S] [--seed S] [--with TEXT] [--options TEXT] [--trace] [--no-shrink] [--counters] [--subset] [--exhaustive DEPTH]";
 
 /// What the command line asks for.
 #[derive(Default)]
@@ -16,6 +16,8 @@ struct Ask {
     keep_size: bool,
     counters: bool,
     subset: bool,
+    /// Options that replace those of each seed.
+    with: String,
     depth: Option<u32>,
 }
 
@@ -30,10 +32,12 @@ fn main() -> ExitCode {
     if let Some(depth) = ask.depth {
         return explore(depth);
     }
-    let runs: Vec<Options> = match &ask.options {
-        Some(options) => vec![options.clone()],
-        None if ask.subset => subset().collect(),
-        None => (ask.from..ask.from.saturating_add(ask.seeds)).map(Options::from_seed).collect(),
+    let runs = match choose(&ask) {
+        Ok(runs) => runs,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
     };
     let mut total = Total::default();
     for options in &runs {
@@ -60,6 +64,17 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn choose(ask: &Ask) -> Result<Vec<Options>, String> {
+    match &ask.options {
+        Some(options) => Ok(vec![options.clone()]),
+        None if ask.subset => Ok(subset().collect()),
+        None => {
+            let seeds = ask.from..ask.from.saturating_add(ask.seeds);
+            seeds.map(|seed| format!("seed={seed}{}", ask.with).parse()).collect()
+        }
+    }
 }
 
 /// Sums over all runs.
@@ -132,6 +147,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Ask, String> {
             "--exhaustive" => {
                 ask.depth = Some(u32::try_from(number(value()?)?).unwrap_or(u32::MAX));
             }
+            "--with" => ask.with = format!(",{}", value()?),
             "--trace" => ask.trace = true,
             "--no-shrink" => ask.keep_size = true,
             "--counters" => ask.counters = true,

@@ -84,6 +84,10 @@ impl Server {
         self.lease
     }
 
+    pub(crate) fn renews(&self, node: NodeId) -> bool {
+        self.controller.renews(node)
+    }
+
     /// Whether neither clients nor the controller wait for the log.
     pub(crate) fn is_resting(&self) -> bool {
         self.up && self.is_idle() && self.unanswered == 0
@@ -285,6 +289,11 @@ impl World {
             let Some(proposal) = self.server.waiting.pop_front() else { break };
             askers.push((proposal.commands.len(), proposal.asker));
             commands.extend(proposal.commands);
+        }
+        if let Some(plan) = self.server.controller.anticipate(&self.server.state, &commands) {
+            self.counters.note("plan anticipated");
+            commands.push(plan);
+            askers.push((1, Asker::Controller(Tag::Plan)));
         }
         let (mut at, mut steady) = (self.wall(), self.server_now().steady);
         if self.has(Fault::ClockJump) && self.rng.chance(5) {

@@ -21,10 +21,10 @@ impl World {
         let lease = self.server.lease();
         let heartbeat = Span(lease.0 / 4);
         let welcome = Session { sent, lease, heartbeat, sole_server: true };
-        self.send_worker(id, ToWorker::Welcome(welcome));
-        if current != Some((incarnation, false)) {
+        if current != Some((incarnation, false)) || !self.server.renews(node) {
             return self.send_worker(id, ToWorker::End);
         }
+        self.send_worker(id, ToWorker::Welcome(welcome));
         let start: Vec<(Start, Option<Span>)> = self
             .server
             .state
@@ -135,10 +135,12 @@ impl World {
                 self.enqueue(vec![Command::RegisterNode(spec)], Asker::Worker(id, sent));
             }
             (ToServer::Heartbeat { sent }, Some(node)) => {
-                if self.server.sessions.contains_key(&node) {
+                if self.server.sessions.get(&node) == Some(&id) {
                     self.step(Input::Heartbeat(node));
+                    if self.server.renews(node) {
+                        self.send_worker(id, ToWorker::Ack { sent });
+                    }
                 }
-                self.send_worker(id, ToWorker::Ack { sent });
             }
             (ToServer::Reports(reports), Some(node)) => {
                 if self.has(Fault::LateReport) && self.rng.chance(15) {
