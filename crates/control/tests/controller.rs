@@ -87,6 +87,22 @@ fn a_loss_is_proposed_once_until_it_is_answered() {
 }
 
 #[test]
+fn a_lease_runs_on_until_its_loss_is_proposed_whatever_registers_in_between() {
+    let (mut world, mut control) = led(1);
+    assert!(control.renews(NodeId(1)));
+    assert_eq!(control.step(&world.state, Input::Woke, at(1_100)), vec![lose(1)]);
+    assert!(!control.renews(NodeId(1)), "its worker must not believe that it goes on");
+    // A registration that was proposed before the loss is applied before it, too.
+    let back = Command::RegisterNode(node("n0", 4_000));
+    apply(&mut world, &mut control, back.clone(), at(1_101));
+    assert!(!control.renews(NodeId(1)), "the loss is still on its way");
+    apply(&mut world, &mut control, Command::LoseNode(NodeId(1)), at(1_102));
+    assert!(!control.renews(NodeId(1)));
+    apply(&mut world, &mut control, back, at(1_103));
+    assert!(control.renews(NodeId(1)));
+}
+
+#[test]
 fn one_plan_is_in_flight_at_a_time_and_what_was_refused_is_planned_again() {
     let (mut world, mut control) = led(1);
     let outputs = apply(&mut world, &mut control, submit(job(3)), at(1_001));
