@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{App, gather, logs, submit};
 use crate::follow::{self, Progress};
 use crate::job_args::read_job_files;
-use crate::screen::several;
+use crate::screen::{clean, counts, several};
 use crate::select;
 use crate::trouble::{Result, Trouble};
 
@@ -270,6 +270,19 @@ pub(crate) fn finish(jobs: &[Job]) -> u8 {
     if well { exit::OK } else { exit::FAILED }
 }
 
+/// Says on the side how jobs ended. Returns the exit code that they call for.
+pub(crate) fn tell_end(app: &App, jobs: &[Job]) -> u8 {
+    for job in jobs {
+        let screen = app.screen();
+        let (state, counts) = (screen.job_state(job.state), counts(&job.counts));
+        screen.remark(&format!("job {} {} · {state} · {counts}", job.id, clean(&job.name)));
+        if job.state == JobState::Failed {
+            screen.remark(&format!("  why: rota job show {}", job.id));
+        }
+    }
+    finish(jobs)
+}
+
 /// What a cancel did to one job.
 #[derive(Debug, Serialize)]
 struct Cancelled {
@@ -328,7 +341,7 @@ async fn retry(app: &App, args: RetryArgs) -> Result<u8> {
     }
     let mut progress = Progress::new(app.screen(), true);
     let jobs = follow::wait(&client, &new.into_inner(), &mut progress, None).await?;
-    Ok(finish(&jobs).max(code))
+    Ok(tell_end(app, &jobs).max(code))
 }
 
 /// Does something to each job. What one job refuses doesn't stop the others.

@@ -5,7 +5,7 @@ use rota_api::Submitted;
 use rota_client::fresh_key;
 
 use super::App;
-use crate::commands::job::finish;
+use crate::commands::job::tell_end;
 use crate::follow::{self, Progress};
 use crate::job_args::JobArgs;
 use crate::screen::{clean, grouped, several};
@@ -68,7 +68,7 @@ pub(crate) async fn submit(app: &App, args: SubmitArgs) -> Result<u8> {
     }
     let mut progress = Progress::new(app.screen(), true);
     let jobs = follow::wait(&client, &ids, &mut progress, None).await?;
-    Ok(finish(&jobs))
+    Ok(tell_end(app, &jobs))
 }
 
 /// `job 17 render · 100 tasks · queue default`.
