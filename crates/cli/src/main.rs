@@ -14,6 +14,8 @@ mod follow;
 mod help_tests;
 mod job_args;
 mod output;
+#[cfg(test)]
+mod reference_tests;
 mod screen;
 mod select;
 mod show;
