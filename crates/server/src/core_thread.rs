@@ -176,7 +176,8 @@ impl CoreThread {
             Request::Attach(attach) => {
                 let node = attach.node;
                 self.undrain(node);
-                self.sessions.attach(attach, &self.parts.state);
+                let renews = self.parts.controller.renews(node);
+                self.sessions.attach(attach, &self.parts.state, renews);
                 self.step(Input::Heartbeat(node));
             }
             Request::Detach(node, session) => {
@@ -184,7 +185,14 @@ impl CoreThread {
                     debug!(%node, "worker disconnected");
                 }
             }
-            Request::Heard(node) => self.heard(node),
+            Request::Heartbeat { node, session, sent_micros } => {
+                self.heard(node);
+                // While the loss of the node is proposed, a worker that believes in a new lease would run what is about to be
+                // started elsewhere.
+                if self.parts.controller.renews(node) {
+                    self.sessions.renew(node, session, sent_micros);
+                }
+            }
             Request::Leaving(node, leaving) => self.leaving(node, leaving),
             Request::Started(node, launched) => {
                 self.heard(node);

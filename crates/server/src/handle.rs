@@ -39,8 +39,8 @@ pub(crate) enum Request {
     Attach(Attach),
     /// A worker's session is over.
     Detach(NodeId, u64),
-    /// A worker was heard of.
-    Heard(NodeId),
+    /// A worker's heartbeat, with its own clock; acknowledged only if it renewed the lease.
+    Heartbeat { node: NodeId, session: u64, sent_micros: u64 },
     /// A worker is about to go.
     Leaving(NodeId, Leaving),
     /// A worker has launched attempts: for display.

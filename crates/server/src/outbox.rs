@@ -1,11 +1,11 @@
 //! What waits to be sent to one worker: filled by the core thread, emptied by the worker's session.
 //!
-//! Only changes of the desired set go through here, gathered until the session takes them; a new session begins with the whole
+//! Changes of the desired set and renewals of the lease go through here, gathered until the session takes them; a new session begins with the whole
 //! set, so nothing that is lost on the way matters.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rota_types::{AttemptId, Resources, Span};
+use rota_types::{AttemptId, NodeId, Resources, Span};
 use tokio::sync::Notify;
 
 /// What tasks of one group have in common, decoded once and off the core thread.
@@ -48,6 +48,10 @@ pub(crate) enum Ending {
 /// Everything that waits.
 #[derive(Default)]
 pub(crate) struct Pending {
+    /// The session has its node: the first thing that the worker is told.
+    pub(crate) welcome: Option<NodeId>,
+    /// The latest heartbeat that renewed the lease, by the worker's own clock.
+    pub(crate) renewed: Option<u64>,
     /// Whether `start` is the whole desired set.
     pub(crate) full: bool,
     pub(crate) start: Vec<Start>,
@@ -91,7 +95,8 @@ impl Outbox {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { full, start, stop, settled, ending } = self;
-        !full && start.is_empty() && stop.is_empty() && settled.is_empty() && ending.is_none()
+        let Self { welcome, renewed, full, start, stop, settled, ending } = self;
+        let silent = welcome.is_none() && renewed.is_none() && ending.is_none();
+        silent && !full && start.is_empty() && stop.is_empty() && settled.is_empty()
     }
 }

@@ -49,11 +49,19 @@ impl Sessions {
         self.connected.len()
     }
 
-    /// Lets a session take its node over and tells it everything that the node must run.
-    pub(crate) fn attach(&mut self, attach: Attach, state: &State) {
+    /// Tells a session that its worker's heartbeat renewed the lease, if the session still has the node.
+    pub(crate) fn renew(&self, node: NodeId, number: u64, sent_micros: u64) {
+        if let Some(session) = self.connected.get(&node).filter(|session| session.number == number)
+        {
+            session.outbox.put(|pending| pending.renewed = Some(sent_micros));
+        }
+    }
+
+    /// Lets a session take its node over and tells it everything that the node must run, provided that the node's lease runs on.
+    pub(crate) fn attach(&mut self, attach: Attach, state: &State, renews: bool) {
         let Attach { node, session, incarnation, outbox } = attach;
         let current = state.node(node).map(|node| (node.spec.incarnation, node.lost));
-        if current != Some((incarnation, false)) {
+        if current != Some((incarnation, false)) || !renews {
             // Something happened between its registration and now: let it register again, or give way.
             let ending = if current.is_some_and(|(now, _)| now != incarnation) {
                 Ending::Replaced
@@ -68,6 +76,7 @@ impl Sessions {
             .filter_map(|(id, attempt)| start(&mut self.launches, state, id, attempt))
             .collect();
         outbox.put(|pending| {
+            pending.welcome = Some(node);
             pending.full = true;
             pending.start = start;
         });

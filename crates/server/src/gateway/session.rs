@@ -97,14 +97,6 @@ impl Session {
             }
         };
         info!(%node, %name, "worker connected");
-        self.say(pb::server_message::Kind::Welcome(pb::Welcome {
-            node: node.0,
-            lease_micros: self.lease.micros(),
-            heartbeat_micros: self.heartbeat.micros(),
-            sole_server: true,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        }))
-        .await;
         let outbox = Arc::new(Outbox::default());
         let attach =
             Attach { node, session: self.number, incarnation, outbox: Arc::clone(&outbox) };
@@ -127,14 +119,11 @@ impl Session {
             };
             match message.kind {
                 Some(pb::worker_message::Kind::Heartbeat(heartbeat)) => {
-                    self.core.tell(Request::Heard(node));
+                    let (session, sent_micros) = (self.number, heartbeat.sent_micros);
+                    self.core.tell(Request::Heartbeat { node, session, sent_micros });
                     if heartbeat.leaving() != leaving {
                         leaving = heartbeat.leaving();
                         self.core.tell(Request::Leaving(node, leaving));
-                    }
-                    let ack = pb::HeartbeatAck { sent_micros: heartbeat.sent_micros };
-                    if !self.say(pb::server_message::Kind::HeartbeatAck(ack)).await {
-                        return;
                     }
                 }
                 Some(pb::worker_message::Kind::Reports(reports)) => {
@@ -195,40 +184,69 @@ impl Session {
     /// Sends what gathers in the outbox until the session has to end.
     async fn send(&self, outbox: &Outbox) {
         loop {
-            let Pending { full, start, stop, settled, ending } = outbox.take().await;
-            let stop = stop.into_iter().map(|(attempt, grace)| stop_of(attempt, grace)).collect();
-            let settled = settled.into_iter().map(Into::into).collect();
-            let empty = |full| pb::Desired { full, ..pb::Desired::default() };
-            let mut desired = empty(full);
-            let mut bytes = 0;
-            for start in start {
-                bytes += start.launch.action.len();
-                if desired.start.len() >= STARTS_MAX || bytes > START_BYTES_MAX {
-                    // What does not fit into one message goes on in the next. Stops come behind all starts.
-                    let mut part = std::mem::replace(&mut desired, empty(false));
-                    part.more = full;
-                    if !self.say(pb::server_message::Kind::Desired(part)).await {
-                        return;
-                    }
-                    bytes = start.launch.action.len();
-                }
-                match assignment(&start) {
-                    Some(assignment) => desired.start.push(assignment),
-                    None => self.cannot_run(start.attempt),
-                }
-            }
-            (desired.stop, desired.settled) = (stop, settled);
-            let any = desired.full
-                || !desired.start.is_empty()
-                || !desired.stop.is_empty()
-                || !desired.settled.is_empty();
-            if any && !self.say(pb::server_message::Kind::Desired(desired)).await {
+            let pending = outbox.take().await;
+            let ending = pending.ending;
+            if !(self.greet(&pending).await && self.tell(pending).await) {
                 return;
             }
             if let Some(ending) = ending {
                 return self.end(ending).await;
             }
         }
+    }
+
+    /// Welcomes the worker, and acknowledges its heartbeat.
+    async fn greet(&self, pending: &Pending) -> bool {
+        if let Some(node) = pending.welcome {
+            let welcome = pb::Welcome {
+                node: node.0,
+                lease_micros: self.lease.micros(),
+                heartbeat_micros: self.heartbeat.micros(),
+                sole_server: true,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            };
+            if !self.say(pb::server_message::Kind::Welcome(welcome)).await {
+                return false;
+            }
+        }
+        match pending.renewed {
+            Some(sent_micros) => {
+                let ack = pb::HeartbeatAck { sent_micros };
+                self.say(pb::server_message::Kind::HeartbeatAck(ack)).await
+            }
+            None => true,
+        }
+    }
+
+    /// Sends changes of the desired set, or the whole of it, in as many messages as it needs.
+    async fn tell(&self, pending: Pending) -> bool {
+        let Pending { full, start, stop, settled, .. } = pending;
+        let empty = |full| pb::Desired { full, ..pb::Desired::default() };
+        let mut desired = empty(full);
+        let mut bytes = 0;
+        for start in start {
+            bytes += start.launch.action.len();
+            if desired.start.len() >= STARTS_MAX || bytes > START_BYTES_MAX {
+                // What does not fit into one message goes on in the next. Stops come behind all starts.
+                let mut part = std::mem::replace(&mut desired, empty(false));
+                part.more = full;
+                if !self.say(pb::server_message::Kind::Desired(part)).await {
+                    return false;
+                }
+                bytes = start.launch.action.len();
+            }
+            match assignment(&start) {
+                Some(assignment) => desired.start.push(assignment),
+                None => self.cannot_run(start.attempt),
+            }
+        }
+        desired.stop = stop.into_iter().map(|(attempt, grace)| stop_of(attempt, grace)).collect();
+        desired.settled = settled.into_iter().map(Into::into).collect();
+        let any = desired.full
+            || !desired.start.is_empty()
+            || !desired.stop.is_empty()
+            || !desired.settled.is_empty();
+        !any || self.say(pb::server_message::Kind::Desired(desired)).await
     }
 
     fn cannot_run(&self, attempt: AttemptId) {
