@@ -437,7 +437,8 @@ fn lint(app: &App, args: &LintArgs) -> Result<u8> {
             }
         }
     }
-    if mistakes.is_empty() { Ok(0) } else { Err(Trouble::mistakes(mistakes)) }
+    // The code's own hint is to do what was just done.
+    if mistakes.is_empty() { Ok(0) } else { Err(Trouble::mistakes(mistakes).hint("")) }
 }
 
 #[cfg(test)]

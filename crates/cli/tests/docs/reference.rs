@@ -115,3 +115,42 @@ fn no_key_is_missing() {
         assert_eq!(told, wanted, "{section}");
     }
 }
+
+/// The part of an address behind `#` that leads to a heading.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
+}
+
+#[test]
+fn links_of_the_guides_lead_somewhere() {
+    let pages = [
+        "docs/tutorial.md",
+        "docs/how-to.md",
+        "docs/reference/cli.md",
+        PAGE,
+        "docs/reference/rest.md",
+    ];
+    let mut wrong = Vec::new();
+    for page in pages {
+        let content = text(page);
+        let links = content.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.contains("://")) {
+            let (file, part) = link.split_once('#').unwrap_or((link, ""));
+            let folder =
+                crate::root().join(page).parent().expect("a page is in a folder").to_path_buf();
+            let target = if file.is_empty() { crate::root().join(page) } else { folder.join(file) };
+            let found = std::fs::read_to_string(&target).is_ok_and(|target| {
+                let headings = target.lines().filter_map(|line| line.strip_prefix('#'));
+                part.is_empty()
+                    || headings
+                        .map(|line| anchor(line.trim_start_matches('#').trim()))
+                        .any(|it| it == part)
+            });
+            if !found {
+                wrong.push(format!("{page}: {link}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
