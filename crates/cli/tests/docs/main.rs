@@ -26,13 +26,8 @@ use session::Session;
 /// The longest that a page may take.
 const PAGE_MAX: Duration = Duration::from_secs(55);
 /// Pages that are run. The others must not show commands of rota.
-const RUN: [&str; 5] = [
-    "README.md",
-    "docs/tutorial.md",
-    "docs/how-to.md",
-    "docs/promises.md",
-    "docs/reference/rest.md",
-];
+const RUN: [&str; 4] =
+    ["README.md", "docs/tutorial.md", "docs/how-to.md", "docs/reference/rest.md"];
 /// Made from the definition of the command line, which has tests of its own.
 const MADE: [&str; 1] = ["docs/reference/cli.md"];
 /// Shows commands that measure for minutes; `cargo xtask` runs them.
