@@ -204,6 +204,9 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
                 Unfit::Constraint(unmet) => {
                     format!("drop the requirement {} (for {name})", unmet.constraint)
                 }
+                Unfit::TooSmall(shortage) if shortage.have == 0 => {
+                    format!("give {name} {} to offer", shortage.resource)
+                }
                 Unfit::TooSmall(shortage) => {
                     let have = amount(shortage, shortage.have);
                     format!("ask for at most {have} {} (fits {name} when empty)", shortage.resource)
