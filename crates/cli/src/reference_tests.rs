@@ -7,7 +7,7 @@ use clap::{Arg, Command, CommandFactory};
 
 use crate::args::Cli;
 
-const HEAD: &str = include_str!("reference_head.md");
+const HEAD: &str = include_str!("reference_head.txt");
 
 /// One line of a table: pipes would end a cell.
 fn cell(text: &str) -> String {
