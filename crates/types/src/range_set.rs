@@ -14,9 +14,9 @@ impl RangeSet {
     /// The set of everything from `start` up to, not including, `end`.
     #[must_use]
     pub fn from_range(start: u32, end: u32) -> Self {
-        let mut set = Self::default();
-        set.insert_range(start, end);
-        set
+        // Room for one range and no more: every group of every job holds a few of these.
+        let ranges = if start < end { alloc::vec![(start, end)] } else { Vec::new() };
+        Self { ranges }
     }
 
     /// Whether the set is empty.
