@@ -170,6 +170,26 @@ async fn the_end_of_an_output_can_be_read_when_its_node_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_that_wrote_nothing_has_an_empty_output_and_a_lost_one_has_none() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 2)).await;
+    let mut worker = world.worker("n", 1).await;
+    let attempts = refs(&worker.starts(2).await);
+    let end = pb::report::End::Succeeded(pb::Succeeded {});
+    worker.report_detail(&attempts[..1], &end, &pb::Detail::default()).await;
+    worker.settled(1).await;
+    drop(worker);
+    let mut again = world.worker("n", 2).await;
+    again.starts(1).await;
+    drop(again);
+    world.until("/v1/nodes/n", |node| node["connected"] == json!(false)).await;
+    let silent = world.request(Method::GET, "/v1/tasks/1.0/logs").send().await.unwrap();
+    assert_eq!((silent.status().as_u16(), silent.text().await.unwrap()), (200, String::new()));
+    let (status, lost) = world.get("/v1/tasks/1.1/logs?attempt=1").await;
+    assert_eq!((status, &lost["code"]), (410, &json!("output-expired")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_live_output_is_read_from_its_worker_and_followed_to_its_end() {
     let world = World::new().await;
     world.submit(&noop_job("a", 1)).await;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use rota_api::{ErrorCode, LogQuery, Problem, Stream};
+use rota_core::event::AttemptState;
 use rota_types::{AttemptId, JobId, NodeId, TaskId};
 use rota_wire::worker as pb;
 use tokio::sync::OwnedSemaphorePermit;
@@ -218,6 +219,8 @@ struct Holder {
     node: NodeId,
     /// The ended attempt's record.
     detail: Option<std::sync::Arc<[u8]>>,
+    /// Whether the record knows nothing of the output, because the node was lost.
+    lost: bool,
 }
 
 /// Finds an attempt; `None` if the task was never tried.
@@ -232,7 +235,7 @@ async fn holder(app: &App, id: TaskId, number: Option<u32>) -> Answer<Option<Hol
     if let Some((attempt, node)) =
         live.filter(|(live, _)| number.is_none_or(|number| number == live.number))
     {
-        return Ok(Some(Holder { attempt, node, detail: None }));
+        return Ok(Some(Holder { attempt, node, detail: None, lost: false }));
     }
     let records = app.history.attempts(id).await?;
     let record = match number {
@@ -241,7 +244,8 @@ async fn holder(app: &App, id: TaskId, number: Option<u32>) -> Answer<Option<Hol
     };
     if let Some(record) = record {
         let detail = Some(std::sync::Arc::clone(&record.detail));
-        return Ok(Some(Holder { attempt: record.attempt, node: record.node, detail }));
+        let lost = record.state == AttemptState::Lost;
+        return Ok(Some(Holder { attempt: record.attempt, node: record.node, detail, lost }));
     }
     // Tells whether the task exists at all.
     super::tasks::task(app, id).await?;
@@ -276,7 +280,9 @@ async fn open(app: &App, holder: &Holder, wanted: Wanted) -> Answer<Opened> {
         },
         Err(failed) => failed,
     };
-    let Some(detail) = holder.detail.as_deref().filter(|detail| !detail.is_empty()) else {
+    // An empty record of an attempt that ended says that it wrote nothing; of a lost one it says nothing.
+    let known = |detail: &&[u8]| !(detail.is_empty() && holder.lost);
+    let Some(detail) = holder.detail.as_deref().filter(known) else {
         return Err(unavailable(holder, failed));
     };
     let detail = rota_wire::worker::decode_detail(detail)

@@ -44,7 +44,19 @@ impl World {
         config.lease = Span::from_secs(5);
         config.disk_reserve_bytes = 0;
         (self.change)(&mut config);
-        self.server = Some(Server::start(config).await.unwrap());
+        let deadline = Instant::now() + Duration::from_secs(10);
+        self.server = loop {
+            match Server::start(config.clone()).await {
+                Ok(server) => break Some(server),
+                // A snapshot that was being made when the server was dropped holds the history until it is done: a thread of this
+                // process, where a killed process would have none.
+                Err(error) if error.to_string().contains("already open") => {
+                    assert!(Instant::now() < deadline, "{error}");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
     }
 
     /// As if the process had been killed, then started again.
@@ -196,8 +208,23 @@ impl FakeWorker {
         say(&self.sender, pb::worker_message::Kind::Heartbeat(heartbeat)).await;
     }
 
-    /// Reports ends of attempts.
+    /// Reports ends of attempts that wrote something.
     pub async fn report(&self, attempts: &[pb::AttemptRef], end: &pb::report::End) {
+        let detail = pb::Detail {
+            stdout_tail: b"the end\n".to_vec(),
+            stdout_bytes: 100,
+            ..pb::Detail::default()
+        };
+        self.report_detail(attempts, end, &detail).await;
+    }
+
+    /// Reports ends of attempts.
+    pub async fn report_detail(
+        &self,
+        attempts: &[pb::AttemptRef],
+        end: &pb::report::End,
+        detail: &pb::Detail,
+    ) {
         let ended = attempts
             .iter()
             .map(|attempt| pb::Report {
@@ -205,11 +232,7 @@ impl FakeWorker {
                 end: Some(end.clone()),
                 started_micros: Some(1),
                 ended_micros: 2,
-                detail: Some(pb::Detail {
-                    stdout_tail: b"the end\n".to_vec(),
-                    stdout_bytes: 100,
-                    ..pb::Detail::default()
-                }),
+                detail: Some(detail.clone()),
             })
             .collect();
         let reports = pb::Reports { started: vec![], ended };
