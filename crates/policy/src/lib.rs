@@ -4,8 +4,8 @@
 //! `apply` checks every placement again. Ties go to the smaller id, and chance is a seed in the queue's settings, so that a
 //! simulation decides what the cluster decided.
 //!
-//! A new discipline is a file with a [`QueueDiscipline`] and an arm in [`discipline`]; a new placement policy is a file with a
-//! [`PlacementPolicy`] and an arm in [`placement`].
+//! A new discipline is a file with a [`QueueDiscipline`] and an arm in [`discipline()`]; a new placement policy is a file with a
+//! [`PlacementPolicy`] and an arm in [`placement()`].
 #![no_std]
 
 extern crate alloc;
