@@ -103,7 +103,7 @@ error_codes! {
               comes from another list.\n\nAsk for the first page again, without `cursor`."
     }
     ForbiddenHost {
-        code: "forbidden-host", status: Some(403), exit: exit::NOT_ALLOWED,
+        code: "forbidden-host", status: Some(421), exit: exit::NOT_ALLOWED,
         title: "The request names a host that this server does not serve.",
         hint: "use the address that the server printed when it started",
         why: "The `Host` header of a request has to be the loopback address that the server listens on. This stops web pages from reaching \
@@ -218,6 +218,13 @@ error_codes! {
         why: "A request with the same `Idempotency-Key` and another body was taken in during the last 24 hours. Repeating a request under its \
               key is safe and gives the first answer again; another request needs a key of its own."
     }
+    RequestIncomplete {
+        code: "request-incomplete", status: Some(408), exit: exit::UNREACHABLE,
+        title: "The body did not come to its end.",
+        hint: "send the request again",
+        why: "The server waits 30 seconds for the next part of a body, so that a client that went away can't keep its place. Nothing was done, \
+              except in a streamed submit: there, the lines that had come may be recorded, and repeating it under its key is safe."
+    }
     OutputExpired {
         code: "output-expired", status: Some(410), exit: exit::NOT_FOUND,
         title: "The output is not kept any more.",
@@ -277,6 +284,13 @@ error_codes! {
         hint: "see `detail` for the limit; docs/reference/limits.md lists all of them",
         why: "Everything in the system has a limit, so that no user can take it down by accident. `detail` names the limit and what was asked for."
     }
+    HeadersTooLarge {
+        code: "headers-too-large", status: Some(431), exit: exit::REJECTED,
+        title: "The request has more or longer headers than the server takes.",
+        hint: "send fewer or shorter headers; a shorter path or query helps as well",
+        why: "A request may have 64 headers, and 16 KiB of them together with its path and query. No client of the interface comes near; \
+              large values belong into the body."
+    }
     QueueFull {
         code: "queue-full", status: Some(429), exit: exit::REJECTED,
         title: "The queue takes no more tasks now.",
@@ -320,6 +334,14 @@ error_codes! {
         title: "The server made a mistake.",
         hint: "report it with the request id; the server's log has the details",
         why: "This is a bug in rota. The request's id finds the details in the server's log."
+    }
+    DiskFull {
+        code: "disk-full", status: Some(507), exit: exit::UNREACHABLE,
+        title: "The server's disk is nearly full.",
+        hint: "free space on the server's disk, or give it another with `rota server --data DIR`",
+        why: "The disk of the data directory has less free space than the reserve that finishing work may need, so new work is refused. \
+              Running tasks go on, and reports, cancels and settings are taken. Nothing of the request was done; submits are taken again as \
+              soon as there is space."
     }
     ServerUnreachable {
         code: "server-unreachable", status: None, exit: exit::UNREACHABLE,

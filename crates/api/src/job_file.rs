@@ -196,6 +196,20 @@ pub struct JobBatch {
     pub jobs: Vec<JobFile>,
 }
 
+/// The body of `POST /v1/jobs`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(example = json!({
+    "job": { "name": "frames" },
+    "task": [{ "command": ["./frame.sh", "{index}"], "array": "1-100" }],
+}))]
+pub enum SubmitRequest {
+    /// One job.
+    One(JobFile),
+    /// Up to 1000 jobs.
+    Several(JobBatch),
+}
+
 /// Something wrong with a job file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Mistake {

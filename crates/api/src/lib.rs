@@ -54,7 +54,7 @@ pub use cluster::{
 pub use error_code::{ErrorCode, UnknownCode};
 pub use job_file::{
     CommandLine, DEFAULT_QUEUE, HttpRequest, JobBatch, JobFile, JobHeader, Mistake, Retry,
-    TaskGroup,
+    SubmitRequest, TaskGroup,
 };
 pub use output::{
     Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Counts, Failure, FailureKind,

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
 use rota_api::ErrorCode;
 
 use crate::rest::problem::{Refused, refuse};
@@ -34,9 +33,7 @@ impl DiskSpace {
             "the disk of the data directory has {free} bytes free, and {} are reserved for finishing what runs; nothing was done",
             self.reserve_bytes
         );
-        Err(refuse(ErrorCode::Overloaded, detail)
-            .with_status(StatusCode::INSUFFICIENT_STORAGE)
-            .with_hint("free space on the server's disk; running tasks go on"))
+        Err(refuse(ErrorCode::DiskFull, detail))
     }
 
     /// Bytes that this process may still write. If the file system does not say, nothing is refused.

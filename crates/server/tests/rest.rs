@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use common::{World, noop_job, read, refs};
 use futures_util::StreamExt;
 use reqwest::Method;
+use rota_api::ErrorCode;
 use serde_json::{Value, json};
 
 const METHODS: [&str; 9] =
@@ -224,6 +225,42 @@ async fn whatever_is_refused_is_a_problem_document() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_guard_refuses_has_the_status_that_the_catalogue_names() {
+    let world = World::new().await;
+    let get = || world.request(Method::GET, "/v1/jobs");
+    let many = (0..65).fold(get(), |request, number| request.header(format!("x-{number}"), "1"));
+    for (request, status, code) in [
+        (get().header("Host", "evil.example"), 421, ErrorCode::ForbiddenHost),
+        (get().header("Origin", "http://evil.example"), 403, ErrorCode::ForbiddenOrigin),
+        (many, 431, ErrorCode::HeadersTooLarge),
+        (get().header("x-long", "y".repeat(16 << 10)), 431, ErrorCode::HeadersTooLarge),
+    ] {
+        let (found, problem) = read(request.send().await.unwrap()).await;
+        assert_eq!((found, &problem["code"]), (status, &json!(code.name())));
+        assert_eq!(Some(found), code.status(), "{code}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_are_described_and_taken_in_together() {
+    let world = World::new().await;
+    let (_, spec) = world.get("/v1/openapi.json").await;
+    let forms = &spec["components"]["schemas"]["SubmitRequest"]["oneOf"];
+    let names: Vec<&Value> = forms.as_array().unwrap().iter().map(|form| &form["$ref"]).collect();
+    assert_eq!(names, ["#/components/schemas/JobFile", "#/components/schemas/JobBatch"]);
+    let body = &spec["paths"]["/v1/jobs"]["post"]["requestBody"]["content"];
+    let kinds: Vec<&String> = body.as_object().unwrap().keys().collect();
+    assert_eq!(kinds, ["application/json", "application/x-ndjson"]);
+    let batch = |last: Value| json!({"jobs": [noop_job("a", 1), noop_job("b", 2), last]});
+    let (status, reply) = world.post("/v1/jobs", &batch(noop_job("c", 3))).await;
+    assert_eq!((status, reply["jobs"].as_array().map(Vec::len)), (201, Some(3)));
+    let (status, problem) = world.post("/v1/jobs", &batch(json!({"task": []}))).await;
+    assert_eq!((status, &problem["errors"][0]["pointer"]), (422, &json!("/jobs/2/task")));
+    let (_, jobs) = world.get("/v1/jobs").await;
+    assert_eq!(jobs["items"].as_array().map(Vec::len), Some(3), "a bad batch adds nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_may_be_exactly_as_large_as_its_limit() {
     let world = World::with(|config| config.body_bytes_max = 1_000).await;
     let job = noop_job("a", 1).to_string();
@@ -247,8 +284,8 @@ async fn a_full_disk_refuses_new_work_and_takes_finishing_work() {
     let id = world.submit(&noop_job("a", 1)).await;
     drop(world);
     let world = World::with(|config| config.disk_reserve_bytes = u64::MAX).await;
-    let (status, _) = world.post("/v1/jobs", &noop_job("a", 1)).await;
-    assert_eq!(status, 507);
+    let (status, refused) = world.post("/v1/jobs", &noop_job("a", 1)).await;
+    assert_eq!((status, &refused["code"]), (507, &json!("disk-full")));
     let (status, _) = world.get("/readyz").await;
     assert_eq!(status, 503);
     let (status, _) = world.post(&format!("/v1/jobs/{id}/cancel"), &json!({})).await;

@@ -6,7 +6,6 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::StatusCode;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use rota_api::{ErrorCode, Mistake};
@@ -114,11 +113,11 @@ pub(crate) async fn read_body(
 pub(crate) async fn next_chunk(stream: &mut BodyDataStream) -> Result<Option<Bytes>, Refused> {
     let Ok(chunk) = tokio::time::timeout(BODY_TIMEOUT, stream.next()).await else {
         let detail = "nothing more of the body came for 30 seconds";
-        return Err(refuse(ErrorCode::InvalidJson, detail).with_status(StatusCode::REQUEST_TIMEOUT));
+        return Err(refuse(ErrorCode::RequestIncomplete, detail));
     };
-    chunk
-        .transpose()
-        .map_err(|error| refuse(ErrorCode::InvalidJson, format!("the body ended early: {error}")))
+    chunk.transpose().map_err(|error| {
+        refuse(ErrorCode::RequestIncomplete, format!("the body ended early: {error}"))
+    })
 }
 
 pub(crate) fn too_large(max: usize) -> Refused {

@@ -15,7 +15,6 @@ use http::uri::Authority;
 use super::App;
 use super::problem::{Refused, refuse};
 use crate::listen::{HEADER_BYTES_MAX, HEADERS_MAX};
-use http::StatusCode;
 use rota_api::ErrorCode;
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -95,12 +94,11 @@ fn within_limits(request: &Request) -> Result<(), Refused> {
 }
 
 fn too_large(detail: String) -> Refused {
-    refuse(ErrorCode::LimitExceeded, detail)
-        .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+    refuse(ErrorCode::HeadersTooLarge, detail)
 }
 
 fn misdirected(detail: String) -> Refused {
-    refuse(ErrorCode::ForbiddenHost, detail).with_status(StatusCode::MISDIRECTED_REQUEST)
+    refuse(ErrorCode::ForbiddenHost, detail)
 }
 
 /// The name that the client called. Every source of it that is there has to say the same.
@@ -223,12 +221,12 @@ mod tests {
         };
         assert_eq!(count(HEADERS_MAX - 2), None);
         assert_eq!(count(HEADERS_MAX - 1), None);
-        assert_eq!(count(HEADERS_MAX), Some("limit-exceeded".to_owned()));
+        assert_eq!(count(HEADERS_MAX), Some("headers-too-large".to_owned()));
         let fixed = "/".len() + "host".len() + "localhost".len() + "x".len();
         let bytes =
             |total: usize| code(&[("host", "localhost"), ("x", &"y".repeat(total - fixed))]);
         assert_eq!(bytes(HEADER_BYTES_MAX - 1), None);
         assert_eq!(bytes(HEADER_BYTES_MAX), None);
-        assert_eq!(bytes(HEADER_BYTES_MAX + 1), Some("limit-exceeded".to_owned()));
+        assert_eq!(bytes(HEADER_BYTES_MAX + 1), Some("headers-too-large".to_owned()));
     }
 }

@@ -28,12 +28,6 @@ pub(crate) fn refuse(code: ErrorCode, detail: impl Into<String>) -> Refused {
 }
 
 impl Refused {
-    /// The refusal under another HTTP status than its code's usual one.
-    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
-        self.problem.status = status.as_u16();
-        self
-    }
-
     pub(crate) fn with_hint(mut self, hint: &str) -> Self {
         hint.clone_into(&mut self.problem.hint);
         self
@@ -87,7 +81,8 @@ pub(super) fn complete(response: &mut Response, instance: &str, id: &RequestId) 
     *response.body_mut() = Body::from(body);
 }
 
-/// The problem behind an error status that came without one.
+/// The problem behind an error status that came without one. Only here may the status differ from the code's own: it was the
+/// router's or the protocol's.
 fn of_status(response: &Response) -> Option<Refused> {
     let status = response.status();
     let described = response
@@ -106,7 +101,9 @@ fn of_status(response: &Response) -> Option<Refused> {
         status if status.is_client_error() => ErrorCode::InvalidParameter,
         _ => ErrorCode::Internal,
     };
-    Some(refuse(code, status.canonical_reason().unwrap_or("refused")).with_status(status))
+    let mut refused = refuse(code, status.canonical_reason().unwrap_or("refused"));
+    refused.problem.status = status.as_u16();
+    Some(refused)
 }
 
 impl From<CoreError> for Refused {

@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use rota_api::{
-    ErrorCode, JobFile, Mistake, Problem, RetryRequest, SubmitReply, Submitted, Validated,
-    into_spec, parse_ndjson, parse_submit, tasks_of,
+    ErrorCode, JobFile, Mistake, Problem, RetryRequest, SubmitReply, SubmitRequest, Submitted,
+    Validated, into_spec, parse_ndjson, parse_submit, tasks_of,
 };
 use rota_core::command::{Command, GroupSpec, IdempotencyKey, JobSpec, Reply, SubmitJobs};
 use rota_core::job::FinishedJob;
@@ -51,11 +51,16 @@ struct SubmitHeaders {
 
 /// Submits jobs.
 ///
-/// The body is one job, `{"jobs": […]}` with up to 1000, or (as `application/x-ndjson`) one job per line; all are taken in, or none.
+/// The body is one job, `{"jobs": […]}` with up to 1000, or (as `application/x-ndjson`) one job per line, up to 1000; all are taken
+/// in, or none.
 /// With `Accept: application/x-ndjson`, lines are taken in as they come, up to 1000 per commit, and each is answered by a line.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submitJobs",
     params(SubmitHeaders),
-    request_body(content((JobFile = "application/json"), (String = "application/x-ndjson"))), responses(
+    request_body(content(
+        (SubmitRequest = "application/json"),
+        (String = "application/x-ndjson",
+            example = "{\"task\":[{\"noop\":true}]}\n{\"task\":[{\"command\":[\"true\"]}]}\n"),
+    )), responses(
     (status = 200, description = "The lines' answers, for a streamed submit.", body = String, content_type = "application/x-ndjson"),
     (status = 201, description = "The jobs are recorded.", body = SubmitReply),
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
