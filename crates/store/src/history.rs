@@ -9,6 +9,7 @@ mod pending;
 mod prune;
 mod read;
 mod tables;
+mod transfer;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::{Identity, StoreError};
 use pending::Pending;
 
 pub use prune::Retention;
+pub use transfer::{Import, Row, Table};
 
 /// The name of the history's file in the data directory.
 pub const HISTORY_FILE: &str = "history.redb";

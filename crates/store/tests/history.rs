@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_core::command::{Failure, FailureKind, JobSpec};
 use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
 use rota_core::job::{Counts, FinishedJob, JobState, TaskState};
-use rota_store::history::{History, HistoryOptions, JobFilter, Retention};
+use rota_store::history::{History, HistoryOptions, Import, JobFilter, Retention};
 use rota_store::mem_disk::Chance;
 use rota_store::{ClusterId, Identity, StoreError};
 use rota_types::{
@@ -415,4 +415,66 @@ fn readers_never_miss_what_was_fed_before_they_asked() {
             });
         }
     });
+}
+
+#[test]
+fn an_imported_history_reads_like_the_one_that_was_exported_and_goes_on_behind_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = open(&directory.path().join("source"), Duration::ZERO);
+    let (mut chance, mut twin) = (Chance(6), Twin::default());
+    for _ in 0..200 {
+        let (index, at, events) = twin.entry(&mut chance);
+        source.feed(index, at, &events);
+    }
+    let path = directory.path().join("copy");
+    let other = Identity { server: ServerId(2), ..IDENTITY };
+    let mut import = Import::create(&path, &other).expect("is made");
+    let mut parts = 0;
+    let reached = source.export(|rows| {
+        parts += 1;
+        import.add(rows).is_ok()
+    });
+    let reached = reached.expect("is read");
+    assert_eq!(reached, source.durable_index());
+    assert!(parts > 1, "{parts} parts");
+    import.finish(reached).expect("is written");
+    let options = HistoryOptions::default();
+    let copy = History::open(&path, &other, options, |error| panic!("{error}")).expect("opens");
+    assert_eq!(copy.durable_index(), reached);
+    twin.compare(&copy, &mut chance);
+    let (index, at, events) = twin.entry(&mut chance);
+    copy.feed(index, at, &events);
+    twin.compare(&copy, &mut chance);
+    assert!(Import::create(&path, &other).is_err());
+}
+
+#[test]
+fn a_damaged_or_misplaced_row_is_not_imported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = open(&directory.path().join("source"), Duration::ZERO);
+    let (mut chance, mut twin) = (Chance(7), Twin::default());
+    for _ in 0..5 {
+        let (index, at, events) = twin.entry(&mut chance);
+        source.feed(index, at, &events);
+    }
+    let mut rows = Vec::new();
+    source
+        .export(|part| {
+            rows.extend(part);
+            true
+        })
+        .expect("is read");
+    for (number, row) in rows.iter().enumerate() {
+        let mut damaged = row.clone();
+        let at = usize::try_from(chance.below(row.value.len() as u64)).expect("fits");
+        damaged.value[at] ^= 1;
+        let mut misplaced = row.clone();
+        misplaced.key.push(1);
+        for (kind, row) in [("damaged", damaged), ("misplaced", misplaced)] {
+            let path = directory.path().join(format!("{kind}-{number}"));
+            let mut import = Import::create(&path, &IDENTITY).expect("is made");
+            let taken = import.add(vec![row]).and_then(|()| import.finish(LogIndex(1)));
+            assert!(taken.is_err(), "{kind} row {number}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The only crate that knows bytes: protobuf messages and their conversions to what the rest of rota works with.
 //!
 //! - [`log`]: entries of the replicated log. [`snapshot`]: the records of a snapshot. [`history`]: finished work.
-//! - [`worker`]: the messages between servers and workers. [`action`]: what a task does, opaque to the core.
+//! - [`peer`]: the messages between servers. [`worker`]: those between servers and workers. [`action`]: what a task does, opaque to the core.
 //!
 //! Decoding is total: any bytes give a value or a [`DecodeError`] that says what is wrong, and what is not understood is an error,
 //! never skipped. Nothing here does I/O.
@@ -11,6 +11,7 @@ mod common;
 mod error;
 pub mod history;
 pub mod log;
+pub mod peer;
 pub mod snapshot;
 mod spec;
 pub mod worker;

@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redb::{Database, ReadableTable, WriteTransaction};
+use redb::{Database, ReadableTable, Table, WriteTransaction};
 use rota_core::event::AttemptRecord;
+use rota_core::job::FinishedJob;
 use rota_types::{AttemptId, JobId};
 
 use super::pending::{Batch, Pending};
@@ -47,39 +48,66 @@ fn store(database: &Database, batch: &Batch) -> Result<(), StoreError> {
     let write = begin_write(database)?;
     store_attempts(&write, batch)?;
     store_cancelled(&write, batch)?;
-    let added = store_jobs(&write, batch)?;
+    count_jobs(&write, store_jobs(&write, batch)?)?;
     {
         let mut meta = write.open_table(META).map_err(failed("writing"))?;
-        let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
-        let count = count.map_or(0, |guard| guard.value());
-        meta.insert(KEY_JOBS, count + added).map_err(failed("writing"))?;
         meta.insert(KEY_DURABLE, batch.last.0).map_err(failed("writing"))?;
     }
     write.commit().map_err(failed("syncing"))
 }
 
+/// Counts jobs that are new.
+pub(super) fn count_jobs(write: &WriteTransaction, added: u64) -> Result<(), StoreError> {
+    let mut meta = write.open_table(META).map_err(failed("writing"))?;
+    let count = meta.get(KEY_JOBS).map_err(failed("reading"))?.map_or(0, |guard| guard.value());
+    meta.insert(KEY_JOBS, count + added).map_err(failed("writing"))?;
+    Ok(())
+}
+
+/// The table of finished jobs with its indexes.
+pub(super) struct JobTables<'a> {
+    jobs: Table<'a, u64, &'static [u8]>,
+    by_age: Table<'a, (u64, u64), ()>,
+    by_state: Table<'a, (u8, u64), ()>,
+    by_queue: Table<'a, (&'static str, u64), ()>,
+    by_name: Table<'a, (&'static str, u64), ()>,
+    by_label: Table<'a, (&'static str, &'static str, u64), ()>,
+}
+
+impl<'a> JobTables<'a> {
+    pub(super) fn open(write: &'a WriteTransaction) -> Result<Self, StoreError> {
+        Ok(Self {
+            jobs: write.open_table(JOBS).map_err(failed("writing"))?,
+            by_age: write.open_table(BY_AGE).map_err(failed("writing"))?,
+            by_state: write.open_table(BY_STATE).map_err(failed("writing"))?,
+            by_queue: write.open_table(BY_QUEUE).map_err(failed("writing"))?,
+            by_name: write.open_table(BY_NAME).map_err(failed("writing"))?,
+            by_label: write.open_table(BY_LABEL).map_err(failed("writing"))?,
+        })
+    }
+
+    /// Puts a job in, whose row this is. Returns whether it is new.
+    pub(super) fn insert(&mut self, job: &FinishedJob, row: &[u8]) -> Result<bool, StoreError> {
+        let id = job.id.0;
+        let before = self.jobs.insert(id, row).map_err(failed("writing"))?.is_some();
+        let state = state_number(job.state());
+        self.by_age.insert((job.finished_at.0, id), ()).map_err(failed("writing"))?;
+        self.by_state.insert((state, id), ()).map_err(failed("writing"))?;
+        self.by_queue.insert((&*job.spec.queue, id), ()).map_err(failed("writing"))?;
+        self.by_name.insert((&*job.spec.name, id), ()).map_err(failed("writing"))?;
+        for (key, value) in &job.spec.labels {
+            self.by_label.insert((&**key, &**value, id), ()).map_err(failed("writing"))?;
+        }
+        Ok(!before)
+    }
+}
+
 /// Returns how many jobs are new.
 fn store_jobs(write: &WriteTransaction, batch: &Batch) -> Result<u64, StoreError> {
-    let mut jobs = write.open_table(JOBS).map_err(failed("writing"))?;
-    let mut by_age = write.open_table(BY_AGE).map_err(failed("writing"))?;
-    let mut by_state = write.open_table(BY_STATE).map_err(failed("writing"))?;
-    let mut by_queue = write.open_table(BY_QUEUE).map_err(failed("writing"))?;
-    let mut by_name = write.open_table(BY_NAME).map_err(failed("writing"))?;
-    let mut by_label = write.open_table(BY_LABEL).map_err(failed("writing"))?;
+    let mut tables = JobTables::open(write)?;
     let mut added = 0;
-    for (id, job) in &batch.jobs {
-        let id = id.0;
-        let row = encode_job(job);
-        let before = jobs.insert(id, row.as_slice()).map_err(failed("writing"))?;
-        added += u64::from(before.is_none());
-        let state = state_number(job.state());
-        by_age.insert((job.finished_at.0, id), ()).map_err(failed("writing"))?;
-        by_state.insert((state, id), ()).map_err(failed("writing"))?;
-        by_queue.insert((&*job.spec.queue, id), ()).map_err(failed("writing"))?;
-        by_name.insert((&*job.spec.name, id), ()).map_err(failed("writing"))?;
-        for (key, value) in &job.spec.labels {
-            by_label.insert((&**key, &**value, id), ()).map_err(failed("writing"))?;
-        }
+    for job in batch.jobs.values() {
+        added += u64::from(tables.insert(job, &encode_job(job))?);
     }
     Ok(added)
 }
