@@ -141,6 +141,13 @@ error_codes! {
         hint: "`rota task show TASK` lists the attempts of a task",
         why: "The task was not tried that often, or not at all yet. Attempts are counted from 1: the second try of task 17.3 is `17.3#2`."
     }
+    ServerNotFound {
+        code: "server-not-found", status: Some(404), exit: exit::NOT_FOUND,
+        title: "There is no such server in the cluster.",
+        hint: "`rota cluster status` lists the servers",
+        why: "No server has this number, or the one that had it was removed. Numbers are given out once: a server that comes back with an \
+              empty disk joins as a new one."
+    }
     NodeNotFound {
         code: "node-not-found", status: Some(404), exit: exit::NOT_FOUND,
         title: "There is no such node.",

@@ -171,7 +171,12 @@ impl Controller {
                 Event::QueueConfigured(_) | Event::QueueRemoved(_) => {
                     self.ranked.refresh_queues(state);
                 }
-                Event::StopRequested(_) | Event::NodeDraining(..) | Event::QueuePaused(..) => {}
+                Event::StopRequested(_)
+                | Event::NodeDraining(..)
+                | Event::QueuePaused(..)
+                | Event::ServerChanged(_)
+                | Event::ServerRemoved(_)
+                | Event::LevelRaised(_) => {}
             }
         }
     }
@@ -262,6 +267,9 @@ fn may_start_something(event: &Event) -> bool {
         | Event::NodeDraining(_, true)
         | Event::NodeRemoved { .. }
         | Event::QueuePaused(_, true)
-        | Event::QueueRemoved(_) => false,
+        | Event::QueueRemoved(_)
+        | Event::ServerChanged(_)
+        | Event::ServerRemoved(_)
+        | Event::LevelRaised(_) => false,
     }
 }

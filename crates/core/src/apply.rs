@@ -11,6 +11,7 @@ mod node;
 mod plan;
 mod queue;
 mod report;
+mod server;
 mod submit;
 mod tick;
 
@@ -57,6 +58,7 @@ impl State {
             Command::PauseQueue { queue, paused } => self.pause_queue(queue, *paused, events),
             Command::PurgeQueue { queue } => self.purge_queue(queue, events),
             Command::RemoveQueue { queue } => self.remove_queue(queue, events),
+            Command::Servers(command) => self.change_servers(command, events),
             Command::Tick => {
                 self.tick(events);
                 Ok(Reply::Done)

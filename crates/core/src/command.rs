@@ -5,11 +5,12 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use rota_types::{
-    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet, Resources, Span, Steady,
-    TaskId, Timestamp,
+    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet, Resources, ServerId, Span,
+    Steady, TaskId, Timestamp,
 };
 
 use crate::queue::{Discipline, Placement as PlacementKind};
+use crate::server::ServerCommand;
 
 /// One position of the log: when it was stamped, and what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +70,8 @@ pub enum Command {
         /// The queue's name.
         queue: Box<str>,
     },
+    /// Change what is known of the servers.
+    Servers(ServerCommand),
     /// Nothing but the passing of time: back-offs end, idempotency keys expire.
     Tick,
 }
@@ -329,6 +332,8 @@ pub enum Reply {
     },
     /// A node is known under this id.
     Node(NodeId),
+    /// A server is known under this id.
+    Server(ServerId),
     /// Done.
     Done,
 }
@@ -359,6 +364,8 @@ pub enum Rejection {
     UnknownNode(NodeId),
     /// The node still runs attempts, or its worker is connected.
     NodeBusy(NodeId),
+    /// No such server, or no longer: numbers are not given out twice.
+    UnknownServer(ServerId),
     /// The key was used for another request.
     IdempotencyConflict(Box<str>),
     /// A limit would be exceeded.

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-use rota_types::{AttemptId, JobId, NodeId, RangeSet, Steady, TaskId, Timestamp};
+use rota_types::{AttemptId, JobId, NodeId, RangeSet, ServerId, Steady, TaskId, Timestamp};
 
 use crate::command::{Failure, Placement};
 use crate::job::{FinishedJob, TaskState};
@@ -51,6 +51,12 @@ pub enum Event {
     QueuePaused(Box<str>, bool),
     /// A queue was forgotten.
     QueueRemoved(Box<str>),
+    /// A server was taken in, or says something else of itself.
+    ServerChanged(ServerId),
+    /// A server was forgotten.
+    ServerRemoved(ServerId),
+    /// What this feature level brings is on.
+    LevelRaised(u32),
 }
 
 /// An attempt that is over: what the history keeps of it.

@@ -5,23 +5,26 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 
-use rota_types::{JobId, LogIndex, NodeId, QueueId, RangeSet, Steady, TaskId, Timestamp};
+use rota_types::{JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Steady, TaskId, Timestamp};
 
 use crate::apply::fresh_group;
 use crate::command::{JobSpec, NodeSpec, QueueSpec};
 use crate::job::{Group, Job, Slot, TaskState};
 use crate::node::Node;
 use crate::queue::Queue;
+use crate::server::Server;
 use crate::state::{GroupAt, State, slot_of};
 use crate::task::{Phase, Task};
 
 pub use crate::state::KeyUse;
 
-/// One piece of the state. A snapshot is a [`Record::Meta`] followed by queues, nodes, jobs, tasks and keys, each by id.
+/// One piece of the state. A snapshot is a [`Record::Meta`] followed by servers, queues, nodes, jobs, tasks and keys, each by id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// Positions, clocks and counters.
     Meta(Meta),
+    /// One server.
+    Server(Server),
     /// One queue.
     Queue(QueueRecord),
     /// One node.
@@ -49,6 +52,10 @@ pub struct Meta {
     pub next_node: NodeId,
     /// The id that the next queue will get.
     pub next_queue: QueueId,
+    /// The id that the next server will get.
+    pub next_server: ServerId,
+    /// The feature level.
+    pub level: u32,
 }
 
 /// One queue.
@@ -125,7 +132,10 @@ impl State {
             next_job: self.next_job,
             next_node: self.next_node,
             next_queue: self.next_queue,
+            next_server: self.next_server,
+            level: self.level,
         });
+        let servers = self.servers.values().map(|server| Record::Server(server.clone()));
         let queues = self.queues.iter().map(|(id, queue)| {
             let Queue { spec, paused, counts: _ } = queue;
             Record::Queue(QueueRecord { id: *id, spec: spec.clone(), paused: *paused })
@@ -144,7 +154,13 @@ impl State {
             self.jobs.iter().map(|(id, job)| Record::Job(Box::new(self.job_record(*id, job))));
         let tasks = self.tasks.iter().map(|(id, task)| Record::Task(*id, task.clone()));
         let keys = self.keys.iter().map(|(key, used)| Record::Key(Arc::clone(key), *used));
-        core::iter::once(meta).chain(queues).chain(nodes).chain(jobs).chain(tasks).chain(keys)
+        core::iter::once(meta)
+            .chain(servers)
+            .chain(queues)
+            .chain(nodes)
+            .chain(jobs)
+            .chain(tasks)
+            .chain(keys)
     }
 
     fn job_record(&self, id: JobId, job: &Job) -> JobRecord {
@@ -194,7 +210,12 @@ impl State {
                 self.next_job = meta.next_job;
                 self.next_node = meta.next_node;
                 self.next_queue = meta.next_queue;
+                self.next_server = meta.next_server;
+                self.level = meta.level;
                 return Ok(true);
+            }
+            Record::Server(server) => {
+                self.servers.insert(server.spec.id, server);
             }
             Record::Queue(QueueRecord { id, spec, paused }) => {
                 self.queue_names.insert(spec.name.clone(), id);

@@ -23,11 +23,13 @@ pub mod image;
 pub mod job;
 pub mod node;
 pub mod queue;
+pub mod server;
 mod shape;
 mod state;
 pub mod stats;
 pub mod task;
 
 pub use apply::Applied;
+pub use server::LEVEL;
 pub use shape::ShapeId;
 pub use state::State;

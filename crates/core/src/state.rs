@@ -7,13 +7,15 @@ use core::ops::Bound;
 
 use rota_types::limits::IDEMPOTENCY_WINDOW;
 use rota_types::{
-    AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, Span, Steady, TaskId, Timestamp,
+    AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Span, Steady, TaskId,
+    Timestamp,
 };
 
 use crate::command::{QueueSpec, Shape};
 use crate::job::{Group, Job, Slot, TaskState};
 use crate::node::Node;
 use crate::queue::{DEFAULT_QUEUE, Queue};
+use crate::server::Server;
 use crate::shape::{ShapeId, ShapeUse, Shapes};
 use crate::task::{Attempt, Phase, Standing, Task};
 
@@ -26,10 +28,13 @@ pub struct State {
     pub(crate) next_job: JobId,
     pub(crate) next_node: NodeId,
     pub(crate) next_queue: QueueId,
+    pub(crate) next_server: ServerId,
+    pub(crate) level: u32,
     pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
+    pub(crate) servers: BTreeMap<ServerId, Server>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyUse>,
     // Derived: recomputed by `check`, rebuilt by `image`.
     pub(crate) shapes: Shapes,
@@ -76,10 +81,13 @@ impl State {
             next_job: JobId(1),
             next_node: NodeId(1),
             next_queue: QueueId(1),
+            next_server: ServerId(1),
+            level: 0,
             jobs: BTreeMap::new(),
             tasks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             queues: BTreeMap::new(),
+            servers: BTreeMap::new(),
             keys: BTreeMap::new(),
             shapes: Shapes::default(),
             waiting: BTreeSet::new(),
@@ -112,6 +120,23 @@ impl State {
     #[must_use]
     pub fn next_job(&self) -> JobId {
         self.next_job
+    }
+
+    /// The feature level that the cluster has agreed on.
+    #[must_use]
+    pub fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// The servers that are known, by id.
+    pub fn servers(&self) -> impl Iterator<Item = (ServerId, &Server)> {
+        self.servers.iter().map(|(id, server)| (*id, server))
+    }
+
+    /// A server.
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(&id)
     }
 
     /// Jobs that are not over, by id.

@@ -192,7 +192,10 @@ impl Metrics {
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
-            | Event::QueueRemoved(_) => {}
+            | Event::QueueRemoved(_)
+            | Event::ServerChanged(_)
+            | Event::ServerRemoved(_)
+            | Event::LevelRaised(_) => {}
         }
     }
 
@@ -278,7 +281,10 @@ fn makes_room(event: &Event) -> bool {
         | Event::NodeDraining(_, true)
         | Event::NodeRemoved { .. }
         | Event::QueuePaused(_, true)
-        | Event::QueueRemoved(_) => false,
+        | Event::QueueRemoved(_)
+        | Event::ServerChanged(_)
+        | Event::ServerRemoved(_)
+        | Event::LevelRaised(_) => false,
     }
 }
 

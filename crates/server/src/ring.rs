@@ -132,7 +132,10 @@ fn weight(events: &[Event]) -> usize {
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
-            | Event::QueueRemoved(_) => 64,
+            | Event::QueueRemoved(_)
+            | Event::ServerChanged(_)
+            | Event::ServerRemoved(_)
+            | Event::LevelRaised(_) => 64,
         })
         .sum()
 }

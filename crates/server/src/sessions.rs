@@ -137,7 +137,10 @@ impl Sessions {
             | Event::NodeDraining(..)
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
-            | Event::QueueRemoved(_) => {}
+            | Event::QueueRemoved(_)
+            | Event::ServerChanged(_)
+            | Event::ServerRemoved(_)
+            | Event::LevelRaised(_) => {}
         }
     }
 

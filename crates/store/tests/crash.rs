@@ -100,6 +100,8 @@ fn records(index: LogIndex) -> impl Iterator<Item = Record> {
         next_job: JobId(1),
         next_node: NodeId(1),
         next_queue: QueueId(1),
+        next_server: ServerId(1),
+        level: 0,
     }))
 }
 

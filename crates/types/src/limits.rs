@@ -50,6 +50,10 @@ pub const GRACE_MAX: Span = Span::from_secs(3600);
 pub const QUEUES_MAX: usize = 10_000;
 /// Nodes in the cluster, lost ones included.
 pub const NODES_MAX: usize = 100_000;
+/// Servers in the cluster.
+pub const SERVERS_MAX: usize = 9;
+/// Bytes in a server's address.
+pub const ADDRESS_BYTES_MAX: usize = 256;
 /// Attempts that one node may run at a time.
 pub const NODE_ATTEMPTS_MAX: u32 = 65_536;
 /// Bytes in an idempotency key.

@@ -12,6 +12,7 @@ mod error;
 pub mod history;
 pub mod log;
 pub mod peer;
+mod server;
 pub mod snapshot;
 mod spec;
 pub mod worker;

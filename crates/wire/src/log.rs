@@ -66,6 +66,7 @@ impl From<&Command> for pb::Command {
             }
             Command::PurgeQueue { queue } => Kind::PurgeQueue(queue.to_string()),
             Command::RemoveQueue { queue } => Kind::RemoveQueue(queue.to_string()),
+            Command::Servers(command) => Kind::Servers(command.into()),
             Command::Tick => Kind::Tick(pb::Unit {}),
         };
         Self { kind: Some(kind) }
@@ -95,6 +96,7 @@ impl TryFrom<pb::Command> for Command {
             }
             Kind::PurgeQueue(queue) => Self::PurgeQueue { queue: queue.into() },
             Kind::RemoveQueue(queue) => Self::RemoveQueue { queue: queue.into() },
+            Kind::Servers(command) => Self::Servers(command.try_into()?),
             Kind::Tick(pb::Unit {}) => Self::Tick,
         })
     }

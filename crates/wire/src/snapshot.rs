@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use prost::Message;
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
+use rota_core::server::Server;
 use rota_core::task::{Attempt, Phase, Task};
-use rota_types::{JobId, LogIndex, NodeId, QueueId, Span, Steady, TaskId, Timestamp};
+use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Span, Steady, TaskId, Timestamp};
 
 use crate::common::{micros, required};
 use crate::{DecodeError, pb};
@@ -19,6 +20,10 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
     use pb::record::Kind;
     let kind = match record {
         Record::Meta(meta) => Kind::Meta(meta_to(meta)),
+        Record::Server(server) => Kind::Server(pb::ServerRecord {
+            spec: Some((&server.spec).into()),
+            joined_micros: server.joined_at.0,
+        }),
         Record::Queue(queue) => Kind::Queue(pb::QueueRecord {
             id: queue.id.0,
             spec: Some((&queue.spec).into()),
@@ -53,6 +58,10 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     let message = pb::Record::decode(bytes).map_err(DecodeError::malformed("snapshot record"))?;
     Ok(match required("a record", message.kind)? {
         Kind::Meta(meta) => Record::Meta(meta_from(&meta)?),
+        Kind::Server(server) => Record::Server(Server {
+            spec: required("a server's description", server.spec)?.into(),
+            joined_at: Timestamp(server.joined_micros),
+        }),
         Kind::Queue(queue) => Record::Queue(QueueRecord {
             id: QueueId(queue.id),
             spec: required("a queue's settings", queue.spec)?.try_into()?,
@@ -91,6 +100,8 @@ fn meta_to(meta: &Meta) -> pb::Meta {
         next_job: meta.next_job.0,
         next_node: meta.next_node.0,
         next_queue: meta.next_queue.0,
+        last_server: meta.next_server.0.saturating_sub(1),
+        level: meta.level,
     }
 }
 
@@ -105,6 +116,8 @@ fn meta_from(meta: &pb::Meta) -> Result<Meta, DecodeError> {
         next_job: JobId(meta.next_job),
         next_node: NodeId(meta.next_node),
         next_queue: QueueId(meta.next_queue),
+        next_server: ServerId(meta.last_server).next(),
+        level: meta.level,
     })
 }
 

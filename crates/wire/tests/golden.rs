@@ -16,16 +16,22 @@ use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
 use rota_core::job::{Counts, FinishedJob, TaskState};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
+use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_types::{
-    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId, RangeSet, Resources, Span,
-    Steady, TaskId, Timestamp,
+    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId, RangeSet, Resources,
+    ServerId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::{DecodeError, action, history, log, snapshot, worker};
 
 const AT: Timestamp = Timestamp(1_800_000_000_000_000);
 const STEADY: Steady = Steady(5_000_000);
+
+fn server_spec() -> ServerSpec {
+    let (address, version) = ("https://a.example:7600".into(), "1.2.3".into());
+    ServerSpec { id: ServerId(3), address, version, level: 1 }
+}
 
 fn path(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -249,6 +255,14 @@ fn commands_are_encoded_as_ever() {
     check_command("pause-queue", Command::PauseQueue { queue: queue.clone(), paused: true });
     check_command("purge-queue", Command::PurgeQueue { queue: queue.clone() });
     check_command("remove-queue", Command::RemoveQueue { queue });
+    for (name, command) in [
+        ("announce-server", ServerCommand::Announce(server_spec())),
+        ("add-server", ServerCommand::Add { address: "https://c.example:7600".into() }),
+        ("remove-server", ServerCommand::Remove(ServerId(2))),
+        ("raise-level", ServerCommand::RaiseLevel(1)),
+    ] {
+        check_command(name, Command::Servers(command));
+    }
     check_command("tick", Command::Tick);
 }
 
@@ -263,8 +277,25 @@ fn snapshot_records_are_encoded_as_ever() {
             next_job: JobId(18),
             next_node: NodeId(5),
             next_queue: QueueId(3),
+            next_server: ServerId(1),
+            level: 0,
         }),
     );
+    check_record(
+        "meta-servers",
+        &Record::Meta(Meta {
+            index: LogIndex(1_000),
+            now: AT,
+            steady: STEADY,
+            next_job: JobId(18),
+            next_node: NodeId(5),
+            next_queue: QueueId(3),
+            next_server: ServerId(4),
+            level: 1,
+        }),
+    );
+    let joined_at = AT;
+    check_record("server", &Record::Server(Server { spec: server_spec(), joined_at }));
     let spec = queue_spec(Discipline::Fifo, PlacementKind::BestFit);
     check_record("queue", &Record::Queue(QueueRecord { id: QueueId(2), spec, paused: true }));
     check_record(

@@ -200,7 +200,10 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
         | event::Event::NodeRemoved { .. }
         | event::Event::QueueConfigured(_)
         | event::Event::QueuePaused(..)
-        | event::Event::QueueRemoved(_) => None,
+        | event::Event::QueueRemoved(_)
+        | event::Event::ServerChanged(_)
+        | event::Event::ServerRemoved(_)
+        | event::Event::LevelRaised(_) => None,
     }
 }
 
@@ -267,6 +270,18 @@ fn tell(
         event::Event::QueueRemoved(queue) => {
             told.queue = Some(queue.to_string());
             ("queue", "queue_removed")
+        }
+        event::Event::ServerChanged(server) => {
+            put(&mut told.data, "server", json!(server.0));
+            ("server", "server_changed")
+        }
+        event::Event::ServerRemoved(server) => {
+            put(&mut told.data, "server", json!(server.0));
+            ("server", "server_removed")
+        }
+        event::Event::LevelRaised(level) => {
+            put(&mut told.data, "level", json!(level));
+            ("server", "level_raised")
         }
     };
     kind.clone_into(&mut told.kind);

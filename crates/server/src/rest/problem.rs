@@ -139,6 +139,7 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::QueueProtected(_), _) => ErrorCode::QueueProtected,
         (Rejection::QueueFull { .. }, _) => ErrorCode::QueueFull,
         (Rejection::UnknownNode(_), _) => ErrorCode::NodeNotFound,
+        (Rejection::UnknownServer(_), _) => ErrorCode::ServerNotFound,
         (Rejection::NodeBusy(_), _) => ErrorCode::NodeBusy,
         (Rejection::IdempotencyConflict(_), _) => ErrorCode::IdempotencyConflict,
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
@@ -170,6 +171,7 @@ pub(crate) fn explain_rejection(rejection: &Rejection) -> String {
             format!("the queue {queue:?} takes at most {limit} tasks")
         }
         Rejection::UnknownNode(node) => format!("there is no node with the id {node}"),
+        Rejection::UnknownServer(server) => format!("there is no server {server}"),
         Rejection::NodeBusy(node) => {
             format!("node {node} still runs attempts, or its worker is connected")
         }

@@ -70,7 +70,10 @@ impl Batch {
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
-            | Event::QueueRemoved(_) => {}
+            | Event::QueueRemoved(_)
+            | Event::ServerChanged(_)
+            | Event::ServerRemoved(_)
+            | Event::LevelRaised(_) => {}
         }
     }
 }

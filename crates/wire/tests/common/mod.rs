@@ -14,10 +14,11 @@ use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
 use rota_core::job::{Counts, FinishedJob, TaskState};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
+use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_types::{
     AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, Predicate, QueueId, RangeSet,
-    Resources, Span, Steady, TaskId, Timestamp,
+    Resources, ServerId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::worker::{Detail, encode_detail};
@@ -214,6 +215,24 @@ fn placement() -> impl Strategy<Value = Placement> {
     })
 }
 
+pub(crate) fn server_spec() -> impl Strategy<Value = ServerSpec> {
+    (number(), text(), text(), any::<u32>()).prop_map(|(id, address, version, level)| ServerSpec {
+        id: ServerId(id),
+        address,
+        version,
+        level,
+    })
+}
+
+fn server_command() -> impl Strategy<Value = ServerCommand> {
+    prop_oneof![
+        server_spec().prop_map(ServerCommand::Announce),
+        text().prop_map(|address| ServerCommand::Add { address }),
+        number().prop_map(|id| ServerCommand::Remove(ServerId(id))),
+        any::<u32>().prop_map(ServerCommand::RaiseLevel),
+    ]
+}
+
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     let key = option::of((text(), any::<[u8; 16]>()));
     let key = key.prop_map(|key| key.map(|(key, digest)| IdempotencyKey { key, digest }));
@@ -238,6 +257,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         (text(), any::<bool>()).prop_map(|(queue, paused)| Command::PauseQueue { queue, paused }),
         text().prop_map(|queue| Command::PurgeQueue { queue }),
         text().prop_map(|queue| Command::RemoveQueue { queue }),
+        server_command().prop_map(Command::Servers),
         Just(Command::Tick),
     ]
 }
@@ -344,7 +364,7 @@ fn job_record() -> impl Strategy<Value = JobRecord> {
 }
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
-    let ids = (number(), any::<u32>(), any::<u32>());
+    let ids = (number(), any::<u32>(), any::<u32>(), 0..u64::MAX, any::<u32>());
     let meta = (number(), number(), number(), ids).prop_map(|(index, now, steady, next)| {
         Record::Meta(Meta {
             index: LogIndex(index),
@@ -353,8 +373,12 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
             next_job: JobId(next.0),
             next_node: NodeId(next.1),
             next_queue: QueueId(next.2),
+            next_server: ServerId(next.3).next(),
+            level: next.4,
         })
     });
+    let server = (server_spec(), number())
+        .prop_map(|(spec, joined)| Record::Server(Server { spec, joined_at: Timestamp(joined) }));
     let queue = (any::<u32>(), queue_spec(), any::<bool>());
     let queue = queue.prop_map(|(id, spec, paused)| {
         Record::Queue(QueueRecord { id: QueueId(id), spec, paused })
@@ -371,6 +395,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     });
     prop_oneof![
         meta,
+        server,
         queue,
         node,
         job_record().prop_map(|job| Record::Job(Box::new(job))),
