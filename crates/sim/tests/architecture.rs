@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each crate may depend on among the project's own: the arrows of ARCHITECTURE.md. Tests may use `testkit` everywhere.
-const EDGES: [(&str, &[&str]); 16] = [
+const EDGES: [(&str, &[&str]); 17] = [
     ("rota-types", &[]),
     ("rota-core", &["rota-types"]),
     ("rota-policy", &["rota-types", "rota-core"]),
@@ -15,7 +15,8 @@ const EDGES: [(&str, &[&str]); 16] = [
     ("rota-wire", &["rota-types", "rota-core"]),
     ("rota-store", &["rota-types", "rota-core", "rota-ports", "rota-wire"]),
     ("rota-api", &["rota-types", "rota-core", "rota-wire"]),
-    ("rota-client", &["rota-types", "rota-api"]),
+    ("rota-identity", &[]),
+    ("rota-client", &["rota-types", "rota-api", "rota-identity"]),
     (
         "rota-server",
         &[
@@ -27,10 +28,14 @@ const EDGES: [(&str, &[&str]); 16] = [
             "rota-wire",
             "rota-store",
             "rota-api",
+            "rota-identity",
         ],
     ),
-    ("rota-worker", &["rota-types", "rota-core", "rota-worker-core", "rota-wire"]),
-    ("rota", &["rota-types", "rota-client", "rota-api", "rota-server", "rota-worker"]),
+    ("rota-worker", &["rota-types", "rota-core", "rota-worker-core", "rota-wire", "rota-identity"]),
+    (
+        "rota",
+        &["rota-types", "rota-client", "rota-api", "rota-server", "rota-worker", "rota-identity"],
+    ),
     (
         "rota-sim",
         &[
