@@ -76,6 +76,9 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// The worker's version.
     pub version: String,
+    /// The kinds of actions that its worker runs: `command`, `http`, `noop`.
+    #[serde(default)]
+    pub runs: Vec<String>,
 }
 
 /// Which task of a queue goes next.
@@ -252,6 +255,8 @@ pub enum ReasonKind {
     Busy,
     /// It has too little of a resource even when empty.
     TooSmall,
+    /// Its worker does not run such actions.
+    ActionKind,
     /// It does not meet a requirement.
     Requirement,
     /// It runs as many attempts as it may.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rota_core::command::{Backoff, GroupSpec, JobSpec, RetryPolicy, Shape};
 use rota_types::limits::{ACTION_BYTES_MAX, NAME_BYTES_MAX};
-use rota_types::{RangeSet, Resources, Span};
+use rota_types::{ActionKind, RangeSet, Resources, Span};
 use rota_wire::action::{decode_group_action, encode_group_action};
 use rota_wire::worker::{
     Action, CommandAction, EnvVar, GroupAction, Header, HttpAction, NoopAction, StatusRange, action,
@@ -115,6 +115,17 @@ fn shape(group: &TaskGroup) -> Shape {
     Shape {
         need,
         constraints: group.require.iter().map(|requirement| requirement.0.clone()).collect(),
+        kind: Some(kind(group)),
+    }
+}
+
+fn kind(group: &TaskGroup) -> ActionKind {
+    if group.command.is_some() {
+        ActionKind::Command
+    } else if group.http.is_some() {
+        ActionKind::Http
+    } else {
+        ActionKind::Noop
     }
 }
 

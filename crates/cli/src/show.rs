@@ -241,6 +241,7 @@ impl Show for Node {
             ("used", amounts(&self.used)),
             ("free", amounts(&self.free)),
             ("tasks", format!("{} of at most {}", self.tasks, self.attempts_max)),
+            ("runs", dash_list(self.runs.iter().map(|kind| clean(kind)))),
             ("labels", labels(&self.labels)),
             ("seen", seen),
             ("version", clean(&self.version)),

@@ -18,7 +18,9 @@ use rota_core::event::Event;
 use rota_core::image::BadImage;
 use rota_policy::{Budget, Planner, Ranked};
 use rota_types::limits::BATCH_MAX;
-use rota_types::{AttemptId, LogIndex, Monotonic, RangeSet, Resources, Span, Steady, Timestamp};
+use rota_types::{
+    ActionKinds, AttemptId, LogIndex, Monotonic, RangeSet, Resources, Span, Steady, Timestamp,
+};
 
 /// What the `rota` binary allocates with.
 #[global_allocator]
@@ -132,6 +134,7 @@ impl World {
                 attempts_max,
                 labels: Default::default(),
                 version: "1".into(),
+                runs: ActionKinds::EVERY,
             }));
         }
     }
@@ -222,7 +225,7 @@ fn job(place: u32, array: u32, shapes: u32) -> JobSpec {
             array: RangeSet::from_range(0, array),
             is_array: array > 1,
             action: Arc::from([7; 40]),
-            shape: Shape { need, constraints: Vec::new() },
+            shape: Shape { need, constraints: Vec::new(), kind: None },
             estimate: None,
             timeout: None,
             retry: RetryPolicy {

@@ -5,8 +5,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use rota_types::{
-    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet, Resources, ServerId, Span,
-    Steady, TaskId, Timestamp,
+    ActionKind, ActionKinds, AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, RangeSet,
+    Resources, ServerId, Span, Steady, TaskId, Timestamp,
 };
 
 use crate::queue::{Discipline, Placement as PlacementKind};
@@ -143,6 +143,8 @@ pub struct Shape {
     pub need: Resources,
     /// All must be met.
     pub constraints: Vec<Constraint>,
+    /// What the tasks do; `None` if the submitter did not say: then any node will do.
+    pub kind: Option<ActionKind>,
 }
 
 /// When a failed attempt is followed by another.
@@ -282,6 +284,8 @@ pub struct NodeSpec {
     pub labels: Labels,
     /// The worker's version, for people.
     pub version: Box<str>,
+    /// What it is willing to run.
+    pub runs: ActionKinds,
 }
 
 /// A queue's settings.

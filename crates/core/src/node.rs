@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use rota_types::{Resources, Shortage, TaskId, Timestamp, Unmet};
+use rota_types::{ActionKind, Resources, Shortage, TaskId, Timestamp, Unmet};
 
 use crate::command::{NodeSpec, Shape};
 
@@ -44,6 +44,8 @@ pub enum Unfit {
     Lost,
     /// The node drains.
     Draining,
+    /// Its worker does not run such actions.
+    Refused(ActionKind),
     /// A constraint is not met.
     Constraint(Unmet),
     /// Even an empty node of this capacity would be too small.
@@ -88,10 +90,11 @@ impl Node {
         u64::from(self.spec.attempts_max).saturating_sub(self.live.len() as u64)
     }
 
-    /// Whether the node may ever run tasks of `shape`: it takes tasks, and its labels meet the constraints.
+    /// Whether the node may ever run tasks of `shape`: it takes tasks, also of this kind, and its labels meet the constraints.
     #[must_use]
     pub fn admits(&self, shape: &Shape) -> bool {
         self.state() == NodeState::Ready
+            && shape.kind.is_none_or(|kind| self.spec.runs.contains(kind))
             && shape.constraints.iter().all(|constraint| constraint.admits(&self.spec.labels))
     }
 
@@ -110,6 +113,8 @@ impl Node {
             NodeState::Draining => reasons.push(Unfit::Draining),
             NodeState::Ready => {}
         }
+        reasons
+            .extend(shape.kind.filter(|kind| !self.spec.runs.contains(*kind)).map(Unfit::Refused));
         for constraint in &shape.constraints {
             if !constraint.admits(&self.spec.labels) {
                 let found = self.spec.labels.get(&constraint.key).cloned();

@@ -3,15 +3,16 @@
 mod world;
 
 use rota_core::command::{
-    AttemptEnd, Backoff, CancelTasks, Command, FailureKind, IdempotencyKey, Outcome, QueueSpec,
-    Rejection, Reply, RetryRule, SubmitJobs,
+    AttemptEnd, Backoff, CancelTasks, Command, FailureKind, IdempotencyKey, NodeSpec, Outcome,
+    QueueSpec, Rejection, Reply, RetryRule, SubmitJobs,
 };
 use rota_core::event::{AttemptState, Event, Next};
 use rota_core::job::{Counts, TaskState};
+use rota_core::node::Unfit;
 use rota_core::queue::Discipline;
 use rota_core::task::{Phase, Standing};
 use rota_types::limits::{IDEMPOTENCY_WINDOW, LOST_ATTEMPTS_MAX};
-use rota_types::{JobId, NodeId, RangeSet, Resources, Span, Steady};
+use rota_types::{ActionKind, ActionKinds, JobId, NodeId, RangeSet, Resources, Span, Steady};
 use world::{World, attempt, failed, group, job, job_with, node, report, task};
 
 fn world_with_node() -> World {
@@ -307,6 +308,28 @@ fn a_draining_node_finishes_what_it_runs_and_takes_nothing_new() {
     for command in [drain(true), Command::LoseNode(NodeId(1)), Command::RemoveNode(NodeId(1))] {
         assert_eq!(world.apply(command), Err(Rejection::UnknownNode(NodeId(1))));
     }
+}
+
+#[test]
+fn a_node_takes_only_the_kinds_of_actions_that_its_worker_runs() {
+    let mut world = World::new();
+    let runs = [ActionKind::Http, ActionKind::Noop].into_iter().collect();
+    let hooks = NodeSpec { runs, ..node("hooks", 9_000) };
+    assert_eq!(world.apply(Command::RegisterNode(hooks.clone())), Ok(Reply::Node(NodeId(1))));
+    let kinds = [ActionKind::Command, ActionKind::Http, ActionKind::Noop].map(Some);
+    for (kind, id) in kinds.into_iter().chain([None]).zip(1..) {
+        let spec = job_with(1, |group| group.shape.kind = kind);
+        assert_eq!(world.submit(spec), submitted(id, false));
+        let refused = kind == Some(ActionKind::Command);
+        let unfit = if refused { vec![Unfit::Refused(ActionKind::Command)] } else { vec![] };
+        let told = world.state.explain(task(id, 0)).expect("a live task");
+        assert_eq!(told.nodes, vec![(NodeId(1), unfit)]);
+        assert_eq!(world.place(id, 0, 1, 1), accepted(u64::from(!refused), u64::from(refused)));
+    }
+    // The same worker, started again with other settings.
+    let willing = NodeSpec { runs: ActionKinds::EVERY, incarnation: 2, ..hooks };
+    assert_eq!(world.apply(Command::RegisterNode(willing)), Ok(Reply::Node(NodeId(1))));
+    assert_eq!(world.place(1, 0, 1, 1), accepted(1, 0));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 #[path = "../../core/tests/world/mod.rs"]
 mod world;
 
+use std::collections::BTreeMap;
+
 use rota_core::State;
-use rota_core::command::{Command, Placement, QueueSpec};
+use rota_core::command::{Command, NodeSpec, Placement, QueueSpec};
 use rota_core::queue::Placement as Policy;
 use rota_policy::{Budget, Planner, Ranked};
-use rota_types::{Constraint, NodeId, Predicate, TaskId};
+use rota_types::{ActionKind, Constraint, NodeId, Predicate, TaskId};
 use world::{Random, World, job, job_with, node};
 
 /// A cluster of nodes of different sizes that run something already, and `tasks` queued tasks of one cpu.
@@ -178,4 +180,32 @@ fn steps_spent_on_what_fits_nowhere_do_not_hide_what_fits() {
     let task = TaskId { job: rota_types::JobId(11), index: 0 };
     assert_eq!(plan.placements, vec![Placement { task, count: 1, node: NodeId(1) }]);
     assert!(more);
+}
+
+#[test]
+fn no_policy_chooses_a_node_that_does_not_run_such_actions() {
+    for policy in [
+        Policy::FirstFit,
+        Policy::BestFit,
+        Policy::LeastLoaded,
+        Policy::RoundRobin,
+        Policy::Random { seed: 7 },
+    ] {
+        let mut world = World::new();
+        for (name, kind) in [("hooks", ActionKind::Http), ("programs", ActionKind::Command)] {
+            let spec = NodeSpec { runs: [kind].into_iter().collect(), ..node(name, 9_000) };
+            world.apply(Command::RegisterNode(spec)).expect("a new node");
+        }
+        let spec = QueueSpec { placement: policy, ..QueueSpec::named("default") };
+        world.apply(Command::ConfigureQueue(spec)).expect("a known queue");
+        for kind in [ActionKind::Command, ActionKind::Http, ActionKind::Noop] {
+            let spec = job_with(2, |group| group.shape.kind = Some(kind));
+            world.submit(spec).expect("a new job");
+        }
+        let mut chosen = BTreeMap::new();
+        for p in plan(&world.state) {
+            *chosen.entry((p.task.job.0, p.node.0)).or_insert(0) += p.count;
+        }
+        assert_eq!(chosen, BTreeMap::from([((1, 2), 2), ((2, 1), 2)]), "{policy:?}");
+    }
 }

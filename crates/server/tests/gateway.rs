@@ -341,3 +341,24 @@ async fn a_history_that_is_missing_what_a_snapshot_left_out_is_refused() {
     assert_eq!(error.exit_code(), 74);
     assert!(error.to_string().contains("history.redb was removed"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_worker_does_not_run_is_not_placed_there_and_explained() {
+    let world = World::new().await;
+    let mut hooks = world.choosy_worker("hooks", &[pb::ActionKind::Http]).await;
+    let job = json!({"job": {"name": "a"}, "task": [{"command": ["true"], "cpus": 0}]});
+    world.submit(&job).await;
+    let (_, explain) = world.get("/v1/tasks/1.0/explain").await;
+    assert_eq!(explain["reasons"][0]["kind"], json!("action_kind"));
+    assert_eq!(explain["reasons"][0]["reason"], json!("runs no commands (worker setting)"));
+    assert_eq!(explain["suggestions"], json!(["let the worker of hooks run commands"]));
+    let (_, node) = world.get("/v1/nodes/hooks").await;
+    assert_eq!(node["runs"], json!(["http"]));
+    let request = json!({"job": {"name": "b"}, "task": [{"http": {"url": "http://example.org"}}]});
+    world.submit(&request).await;
+    assert_eq!(hooks.starts(1).await[0].job_name, "b");
+    let mut willing = world.worker("n", 1).await;
+    assert_eq!(willing.starts(1).await[0].job_name, "a");
+    let (_, node) = world.get("/v1/nodes/n").await;
+    assert_eq!(node["runs"], json!(["command", "http", "noop"]));
+}

@@ -331,5 +331,5 @@ fn draw_shape(rng: &mut Rng) -> Shape {
         _ => None,
     };
     let constraints = predicate.map(|predicate| Constraint { key: "zone".into(), predicate });
-    Shape { need, constraints: constraints.into_iter().collect() }
+    Shape { need, constraints: constraints.into_iter().collect(), kind: None }
 }

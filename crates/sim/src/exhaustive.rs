@@ -17,8 +17,8 @@ use rota_core::image::{Meta, Record};
 use rota_core::node::NodeState;
 use rota_core::task::Standing;
 use rota_types::{
-    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, RangeSet, Resources, Span, Steady,
-    TaskId, Timestamp,
+    ActionKinds, AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, RangeSet, Resources,
+    Span, Steady, TaskId, Timestamp,
 };
 
 use crate::same::restores;
@@ -299,6 +299,7 @@ fn register(node: NodeId, incarnation: u64) -> Command {
         attempts_max: 2,
         labels,
         version: "".into(),
+        runs: ActionKinds::EVERY,
     })
 }
 
@@ -313,6 +314,7 @@ fn submit(job: u8) -> Command {
         shape: Shape {
             need: Resources::new(1_000, 0),
             constraints: if first { Vec::new() } else { vec![constraint] },
+            kind: None,
         },
         estimate: None,
         timeout: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rota_core::command::{AttemptEnd, AttemptReport, Failure, FailureKind, NodeSpec};
-use rota_types::{AttemptId, Labels, Monotonic, NodeId, Resources, Span, Timestamp};
+use rota_types::{ActionKinds, AttemptId, Labels, Monotonic, NodeId, Resources, Span, Timestamp};
 use rota_worker_core::{Input, Machine, Output, StopReason};
 
 use crate::options::{Fault, Options};
@@ -103,6 +103,7 @@ impl Worker {
             attempts_max: self.attempts_max,
             labels: self.labels.clone(),
             version: "sim".into(),
+            runs: ActionKinds::EVERY,
         }
     }
 

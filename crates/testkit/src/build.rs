@@ -5,7 +5,7 @@ use rota_core::command::{
     SubmitJobs,
 };
 use rota_core::queue::DEFAULT_QUEUE;
-use rota_types::{Constraint, Predicate, RangeSet, Resources, Span};
+use rota_types::{ActionKinds, Constraint, Predicate, RangeSet, Resources, Span};
 
 /// Builds a [`JobSpec`].
 #[derive(Clone, Debug)]
@@ -67,6 +67,7 @@ pub fn node(name: &str) -> NodeBuilder {
         attempts_max: 100,
         labels: Default::default(),
         version: "test".into(),
+        runs: ActionKinds::EVERY,
     })
 }
 

@@ -10,6 +10,7 @@ extern crate std;
 
 mod constraint;
 mod id;
+mod kind;
 pub mod limits;
 mod range_set;
 mod resources;
@@ -17,6 +18,7 @@ mod time;
 
 pub use constraint::{Constraint, Labels, Predicate, Unmet};
 pub use id::{AttemptId, JobId, LogIndex, NodeId, ParseIdError, QueueId, ServerId, TaskId};
+pub use kind::{ActionKind, ActionKinds};
 pub use range_set::RangeSet;
 pub use resources::{Resource, Resources, Shortage};
 pub use time::{Monotonic, Span, Steady, Timestamp};

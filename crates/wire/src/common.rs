@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rota_core::command::{Failure, FailureKind};
 use rota_core::job::TaskState;
 use rota_types::{
-    AttemptId, Constraint, JobId, Labels, Predicate, RangeSet, Resources, Span, TaskId,
+    ActionKind, ActionKinds, AttemptId, Constraint, JobId, Labels, Predicate, RangeSet, Resources,
+    Span, TaskId,
 };
 
 use crate::proto::rota::v1 as worker;
@@ -45,6 +46,31 @@ pub(crate) fn labels_from(labels: Vec<worker::Label>) -> Result<Labels, DecodeEr
     } else {
         Err(DecodeError::Inconsistent("a label is there twice"))
     }
+}
+
+/// A kind of action as a message's number.
+pub(crate) fn kind_to(kind: ActionKind) -> i32 {
+    let kind = match kind {
+        ActionKind::Command => worker::ActionKind::Command,
+        ActionKind::Http => worker::ActionKind::Http,
+        ActionKind::Noop => worker::ActionKind::Noop,
+    };
+    kind.into()
+}
+
+pub(crate) fn kind_from(number: i32) -> Result<ActionKind, DecodeError> {
+    match worker::ActionKind::try_from(number) {
+        Ok(worker::ActionKind::Command) => Ok(ActionKind::Command),
+        Ok(worker::ActionKind::Http) => Ok(ActionKind::Http),
+        Ok(worker::ActionKind::Noop) => Ok(ActionKind::Noop),
+        Err(_) => Err(DecodeError::Unknown("a kind of action")),
+    }
+}
+
+/// The kinds that a node runs; nothing is said of one that runs everything.
+pub(crate) fn kinds_to(kinds: ActionKinds) -> Option<worker::ActionKinds> {
+    (kinds != ActionKinds::EVERY)
+        .then(|| worker::ActionKinds { kinds: kinds.iter().map(kind_to).collect() })
 }
 
 impl From<&Resources> for worker::Resources {

@@ -5,9 +5,11 @@ use rota_core::command::{
     Shape, SubmitJobs,
 };
 use rota_core::queue::{Discipline, Placement};
-use rota_types::{JobId, Span};
+use rota_types::{ActionKinds, JobId, Span};
 
-use crate::common::{all, labels_from, labels_to, micros, narrow, required, shared};
+use crate::common::{
+    all, kind_from, kind_to, kinds_to, labels_from, labels_to, micros, narrow, required, shared,
+};
 use crate::{DecodeError, pb};
 
 impl From<&SubmitJobs> for pb::SubmitJobs {
@@ -115,6 +117,7 @@ impl From<&Shape> for pb::Shape {
         Self {
             need: Some((&shape.need).into()),
             constraints: shape.constraints.iter().map(Into::into).collect(),
+            kind: shape.kind.map(kind_to),
         }
     }
 }
@@ -126,6 +129,7 @@ impl TryFrom<pb::Shape> for Shape {
         Ok(Self {
             need: required("a shape's need", message.need)?.try_into()?,
             constraints: all(message.constraints)?,
+            kind: message.kind.map(kind_from).transpose()?,
         })
     }
 }
@@ -197,6 +201,7 @@ impl From<&NodeSpec> for pb::NodeSpec {
             attempts_max: node.attempts_max,
             labels: labels_to(&node.labels),
             version: node.version.to_string(),
+            runs: kinds_to(node.runs),
         }
     }
 }
@@ -212,6 +217,10 @@ impl TryFrom<pb::NodeSpec> for NodeSpec {
             attempts_max: message.attempts_max,
             labels: labels_from(message.labels)?,
             version: message.version.into(),
+            runs: match message.runs {
+                Some(runs) => runs.kinds.into_iter().map(kind_from).collect::<Result<_, _>>()?,
+                None => ActionKinds::EVERY,
+            },
         })
     }
 }

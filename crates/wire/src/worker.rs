@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use prost::Message;
 use rota_core::command::{AttemptEnd, AttemptReport, NodeSpec};
-use rota_types::{AttemptId, Labels, NodeId, Resources as CoreResources, Timestamp};
+use rota_types::{
+    ActionKinds as CoreKinds, AttemptId, Labels, NodeId, Resources as CoreResources, Timestamp,
+};
 
 use crate::DecodeError;
-use crate::common::{attempt_id, labels_from, labels_to, required};
+use crate::common::{attempt_id, kind_from, kinds_to, labels_from, labels_to, required};
 
 pub use crate::proto::rota::v1::*;
 
@@ -51,6 +53,7 @@ pub fn hello(spec: &NodeSpec) -> Hello {
         attempts_max: spec.attempts_max,
         labels: labels_to(&spec.labels),
         version: spec.version.to_string(),
+        runs: kinds_to(spec.runs),
     }
 }
 
@@ -70,6 +73,10 @@ impl TryFrom<Hello> for NodeSpec {
             attempts_max: message.attempts_max,
             labels: labels_from(message.labels)?,
             version: message.version.into(),
+            // A newer worker may run what this version has no tasks of.
+            runs: message.runs.map_or(CoreKinds::EVERY, |runs| {
+                runs.kinds.into_iter().filter_map(|kind| kind_from(kind).ok()).collect()
+            }),
         })
     }
 }

@@ -19,8 +19,8 @@ use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_types::{
-    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId, RangeSet, Resources,
-    ServerId, Span, Steady, TaskId, Timestamp,
+    ActionKind, ActionKinds, AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId,
+    RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::{DecodeError, action, history, log, snapshot, worker};
@@ -110,6 +110,7 @@ fn job_spec() -> JobSpec {
                     constraint("ssd", Predicate::Exists),
                     constraint("spot", Predicate::Absent),
                 ],
+                kind: None,
             },
             estimate: Some(Span::from_secs(60)),
             timeout: Some(Span::from_secs(3_600)),
@@ -200,7 +201,23 @@ fn node_spec() -> NodeSpec {
         attempts_max: 64,
         labels: [("zone".into(), "a".into())].into(),
         version: "0.1.0".into(),
+        runs: ActionKinds::EVERY,
     }
+}
+
+/// A node that refuses commands.
+fn restricted_node() -> NodeSpec {
+    let runs = [ActionKind::Http, ActionKind::Noop].into_iter().collect();
+    NodeSpec { runs, ..node_spec() }
+}
+
+/// A job that says what kind of action it is.
+fn job_of_kind(kind: ActionKind) -> JobSpec {
+    let mut spec = job_spec();
+    for group in &mut spec.groups {
+        group.shape.kind = Some(kind);
+    }
+    spec
 }
 
 fn queue_spec(discipline: Discipline, placement: PlacementKind) -> QueueSpec {
@@ -228,6 +245,8 @@ fn commands_are_encoded_as_ever() {
         "submit-jobs",
         Command::SubmitJobs(SubmitJobs { jobs: vec![job_spec()], idempotency }),
     );
+    let jobs = ActionKind::ALL.map(job_of_kind).into();
+    check_command("submit-kinds", Command::SubmitJobs(SubmitJobs { jobs, idempotency: None }));
     for (name, tasks) in [("cancel-tasks", Some(ranges())), ("cancel-job", None)] {
         let (job, grace, reason) = (JobId(17), Span::from_secs(3), "enough".into());
         check_command(name, Command::CancelTasks(CancelTasks { job, tasks, grace, reason }));
@@ -237,6 +256,7 @@ fn commands_are_encoded_as_ever() {
     check_command("commit-plan", Command::CommitPlan(Plan { placements }));
     check_command("end-attempts", Command::EndAttempts(reports()));
     check_command("register-node", Command::RegisterNode(node_spec()));
+    check_command("register-restricted", Command::RegisterNode(restricted_node()));
     check_command("lose-node", Command::LoseNode(node));
     check_command("drain-node", Command::DrainNode { node, draining: true });
     check_command("remove-node", Command::RemoveNode(node));
@@ -298,30 +318,34 @@ fn snapshot_records_are_encoded_as_ever() {
     check_record("server", &Record::Server(Server { spec: server_spec(), joined_at }));
     let spec = queue_spec(Discipline::Fifo, PlacementKind::BestFit);
     check_record("queue", &Record::Queue(QueueRecord { id: QueueId(2), spec, paused: true }));
-    check_record(
-        "node",
-        &Record::Node(NodeRecord {
-            id: NodeId(4),
-            spec: node_spec(),
-            draining: true,
-            lost: true,
-            registered_at: AT,
-        }),
-    );
-    check_record(
-        "job",
-        &Record::Job(Box::new(JobRecord {
-            id: JobId(17),
-            queue: QueueId(1),
-            spec: job_spec(),
-            submitted_at: AT,
-            ready_at: STEADY,
-            started_at: Some(AT),
-            fresh: ranges(),
-            failed: RangeSet::from_range(4, 5),
-            cancelled: RangeSet::default(),
-        })),
-    );
+    for (name, spec) in [("node", node_spec()), ("node-restricted", restricted_node())] {
+        check_record(
+            name,
+            &Record::Node(NodeRecord {
+                id: NodeId(4),
+                spec,
+                draining: true,
+                lost: true,
+                registered_at: AT,
+            }),
+        );
+    }
+    for (name, spec) in [("job", job_spec()), ("job-kind", job_of_kind(ActionKind::Http))] {
+        check_record(
+            name,
+            &Record::Job(Box::new(JobRecord {
+                id: JobId(17),
+                queue: QueueId(1),
+                spec,
+                submitted_at: AT,
+                ready_at: STEADY,
+                started_at: Some(AT),
+                fresh: ranges(),
+                failed: RangeSet::from_range(4, 5),
+                cancelled: RangeSet::default(),
+            })),
+        );
+    }
     let running = Attempt { node: NodeId(4), placed_at: AT, stop: Some(Span::from_secs(3)) };
     for (name, phase) in [
         ("queued", Phase::Queued { since: STEADY }),

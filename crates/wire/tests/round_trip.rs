@@ -5,7 +5,7 @@ mod common;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use rota_core::command::{Command, Entry, NodeSpec, Placement, Plan};
-use rota_types::{JobId, LogIndex, NodeId, Steady, TaskId, Timestamp};
+use rota_types::{ActionKind, JobId, LogIndex, NodeId, Steady, TaskId, Timestamp};
 use rota_wire::{DecodeError, action, history, log, snapshot, worker};
 
 /// Lets every decoder have a go. None may panic.
@@ -140,6 +140,22 @@ fn what_contradicts_itself_is_an_error() {
     let hello = worker::Hello { protocol: 2, ..worker::Hello::default() };
     let out = DecodeError::OutOfRange { what: "the worker's protocol", value: 2 };
     assert_eq!(NodeSpec::try_from(hello), Err(out));
+}
+
+#[test]
+fn a_kind_of_action_from_the_future_does_not_keep_a_worker_out_but_stops_a_log() {
+    let kinds = vec![1, 77];
+    let hello = worker::Hello {
+        protocol: 1,
+        capacity: Some(worker::Resources::default()),
+        runs: Some(worker::ActionKinds { kinds }),
+        ..worker::Hello::default()
+    };
+    let spec = NodeSpec::try_from(hello).expect("a newer worker is welcome");
+    assert_eq!(spec.runs, [ActionKind::Http].into_iter().collect());
+    // register_node { capacity {}, runs { kinds: [77] } }
+    let entry = [0x22, 0x09, 0x2A, 0x07, 0x1A, 0x00, 0x3A, 0x03, 0x0A, 0x01, 77];
+    assert_eq!(decoded(&entry), Err(DecodeError::Unknown("a kind of action")));
 }
 
 #[test]

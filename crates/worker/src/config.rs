@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rota_types::{Labels, Resources};
+use rota_types::{ActionKind, ActionKinds, Labels, Resources};
 
 use crate::executor::guard::HttpPolicy;
 
@@ -106,6 +106,18 @@ impl Default for OutputLimits {
 impl Default for Allowed {
     fn default() -> Self {
         Self { commands: true, http: true, noop: true, programs: Vec::new() }
+    }
+}
+
+impl Allowed {
+    /// What the worker tells the server: nothing else is placed here. The server does not know `programs`.
+    pub(crate) fn kinds(&self) -> ActionKinds {
+        let allows = |kind: &ActionKind| match kind {
+            ActionKind::Command => self.commands,
+            ActionKind::Http => self.http,
+            ActionKind::Noop => self.noop,
+        };
+        ActionKind::ALL.into_iter().filter(allows).collect()
     }
 }
 

@@ -98,6 +98,7 @@ impl Worker {
             attempts_max: config.attempts_max,
             labels: config.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
+            runs: config.allow.kinds(),
         };
         let servers = config.servers.clone();
         let incarnation = spec.incarnation;

@@ -83,10 +83,13 @@ pub(crate) struct WorkerArgs {
     /// Where output and working directories are kept
     #[arg(long, value_name = "DIR", default_value = ".rota/worker")]
     data: PathBuf,
-    /// Run no programs, only HTTP requests
+    /// Run no programs; the server places none here
     #[arg(long)]
     no_commands: bool,
-    /// Run only these programs
+    /// Send no HTTP requests; the server places none here
+    #[arg(long)]
+    no_http: bool,
+    /// Run only these programs; others fail here, since the server does not know the list
     #[arg(long, value_name = "PROGRAM")]
     allow_program: Vec<String>,
     /// Let HTTP tasks reach this internal network, such as 10.0.0.0/8
@@ -145,6 +148,7 @@ fn configure(app: &App, args: WorkerArgs) -> Result<WorkerConfig> {
     config.labels = labels(&args.label);
     config.attempts_max = args.attempts_max.unwrap_or(config.attempts_max);
     config.allow.commands = !args.no_commands;
+    config.allow.http = !args.no_http;
     config.allow.programs = args.allow_program;
     config.http.networks = args.allow_network;
     config.http.hosts = args.allow_host;

@@ -12,7 +12,8 @@ use rota_core::command::{
 use rota_core::queue::{Discipline, Placement as Policy};
 use rota_core::{Applied, State};
 use rota_types::{
-    AttemptId, JobId, LogIndex, NodeId, RangeSet, Resources, Span, Steady, TaskId, Timestamp,
+    ActionKind, ActionKinds, AttemptId, JobId, LogIndex, NodeId, RangeSet, Resources, Span, Steady,
+    TaskId, Timestamp,
 };
 
 /// A state, and the position of its log.
@@ -96,6 +97,7 @@ pub fn node(name: &str, cpu_millis: u64) -> NodeSpec {
         attempts_max: 100,
         labels: Default::default(),
         version: "1".into(),
+        runs: ActionKinds::EVERY,
     }
 }
 
@@ -105,7 +107,7 @@ pub fn group(name: &str, tasks: u32) -> GroupSpec {
         array: RangeSet::from_range(0, tasks),
         is_array: tasks > 1,
         action: Arc::from([1]),
-        shape: Shape { need: Resources::new(1_000, 0), constraints: vec![] },
+        shape: Shape { need: Resources::new(1_000, 0), constraints: vec![], kind: None },
         estimate: None,
         timeout: None,
         retry: RetryPolicy {
@@ -181,6 +183,7 @@ impl Random {
             .map(|place| {
                 let mut spec = group(&format!("g{place}"), 1 + self.small(8));
                 spec.shape.need = Resources::new(500 * (1 + self.below(8)), 0);
+                spec.shape.kind = self.chance(30).then_some(ActionKind::Http);
                 spec.parallel_max = self.chance(40).then(|| 1 + self.small(3));
                 spec.retry.attempts_max = 1 + self.small(4);
                 let base = Span(self.below(3) * 10);
@@ -239,7 +242,11 @@ impl Random {
         let name = format!("n{}", self.below(4));
         let (incarnation, attempts_max) = (self.below(2), self.small(8));
         let capacity = Resources::new(1_000 * self.below(6), 0);
-        NodeSpec { incarnation, attempts_max, capacity, ..node(&name, 0) }
+        let runs = match self.below(4) {
+            0 => [ActionKind::Command].into_iter().collect(),
+            _ => ActionKinds::EVERY,
+        };
+        NodeSpec { incarnation, attempts_max, capacity, runs, ..node(&name, 0) }
     }
 
     fn node_command(&mut self) -> Command {

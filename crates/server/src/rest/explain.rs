@@ -138,11 +138,12 @@ fn reasons(view: &View<'_>, explanation: &Explanation) -> Vec<NodeReason> {
 fn weight(unfit: &Unfit) -> u8 {
     match unfit {
         Unfit::Lost => 0,
-        Unfit::Constraint(_) => 1,
-        Unfit::TooSmall(_) => 2,
-        Unfit::Draining => 3,
-        Unfit::Short(_) => 4,
-        Unfit::Full { .. } => 5,
+        Unfit::Refused(_) => 1,
+        Unfit::Constraint(_) => 2,
+        Unfit::TooSmall(_) => 3,
+        Unfit::Draining => 4,
+        Unfit::Short(_) => 5,
+        Unfit::Full { .. } => 6,
     }
 }
 
@@ -150,6 +151,9 @@ fn describe(unfit: &Unfit) -> (ReasonKind, String, Option<Shortage>) {
     match unfit {
         Unfit::Lost => (ReasonKind::Lost, "lost".to_owned(), None),
         Unfit::Draining => (ReasonKind::Draining, "draining".to_owned(), None),
+        Unfit::Refused(kind) => {
+            (ReasonKind::ActionKind, format!("runs no {} (worker setting)", kind.plural()), None)
+        }
         Unfit::Constraint(unmet) => {
             (ReasonKind::Requirement, format!("{} is not met", unmet.constraint), None)
         }
@@ -201,6 +205,9 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
             let text = match only {
                 Unfit::Draining => format!("undrain {name}"),
                 Unfit::Lost => format!("start the worker of {name} again"),
+                Unfit::Refused(kind) => {
+                    format!("let the worker of {name} run {}", kind.plural())
+                }
                 Unfit::Constraint(unmet) => {
                     format!("drop the requirement {} (for {name})", unmet.constraint)
                 }

@@ -156,5 +156,6 @@ fn tell(view: &View<'_>, id: NodeId, node: &rota_core::node::Node) -> Node {
         attempts_max: node.spec.attempts_max,
         labels: present::labels(&node.spec.labels),
         version: node.spec.version.to_string(),
+        runs: node.spec.runs.iter().map(|kind| kind.name().to_owned()).collect(),
     }
 }

@@ -123,6 +123,15 @@ impl World {
         worker.node = worker.welcome().await;
         worker
     }
+
+    /// A worker that runs only these kinds of actions.
+    pub async fn choosy_worker(&self, name: &str, kinds: &[pb::ActionKind]) -> FakeWorker {
+        let kinds = kinds.iter().map(|kind| i32::from(*kind)).collect();
+        let hello = pb::Hello { runs: Some(pb::ActionKinds { kinds }), ..hello(name, 1) };
+        let mut worker = FakeWorker::connect_as(&self.url(""), hello).await;
+        worker.node = worker.welcome().await;
+        worker
+    }
 }
 
 pub async fn read(response: Response) -> (u16, Value) {
@@ -136,6 +145,20 @@ pub fn noop_job(name: &str, tasks: u32) -> Value {
     json!({"job": {"name": name}, "task": [{"noop": true, "array": format!("1-{tasks}")}]})
 }
 
+/// What a worker says of itself that runs everything.
+fn hello(name: &str, incarnation: u64) -> pb::Hello {
+    pb::Hello {
+        protocol: pb::PROTOCOL,
+        name: name.to_owned(),
+        incarnation,
+        capacity: Some(pb::Resources { cpu_millis: 4_000, memory_bytes: 1 << 30, named: vec![] }),
+        attempts_max: 100,
+        labels: vec![],
+        version: "test".to_owned(),
+        runs: None,
+    }
+}
+
 /// Speaks the worker's side of a session, and runs nothing.
 pub struct FakeWorker {
     pub node: u32,
@@ -145,21 +168,12 @@ pub struct FakeWorker {
 
 impl FakeWorker {
     pub async fn connect(url: &str, name: &str, incarnation: u64) -> Self {
+        Self::connect_as(url, hello(name, incarnation)).await
+    }
+
+    async fn connect_as(url: &str, hello: pb::Hello) -> Self {
         let mut client = WorkerGatewayClient::connect(url.to_owned()).await.unwrap();
         let (sender, receiver) = mpsc::channel(16);
-        let hello = pb::Hello {
-            protocol: pb::PROTOCOL,
-            name: name.to_owned(),
-            incarnation,
-            capacity: Some(pb::Resources {
-                cpu_millis: 4_000,
-                memory_bytes: 1 << 30,
-                named: vec![],
-            }),
-            attempts_max: 100,
-            labels: vec![],
-            version: "test".to_owned(),
-        };
         say(&sender, pb::worker_message::Kind::Hello(hello)).await;
         let incoming = client.session(ReceiverStream::new(receiver)).await.unwrap().into_inner();
         Self { node: 0, sender, incoming }

@@ -17,8 +17,8 @@ use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_types::{
-    AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, Predicate, QueueId, RangeSet,
-    Resources, ServerId, Span, Steady, TaskId, Timestamp,
+    ActionKind, ActionKinds, AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, Predicate,
+    QueueId, RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::worker::{Detail, encode_detail};
@@ -90,9 +90,20 @@ fn retry() -> impl Strategy<Value = RetryPolicy> {
     )
 }
 
+fn kind() -> impl Strategy<Value = ActionKind> {
+    proptest::sample::select(ActionKind::ALL.to_vec())
+}
+
+fn kinds() -> impl Strategy<Value = ActionKinds> {
+    prop_oneof![
+        Just(ActionKinds::EVERY),
+        vec(kind(), 0..4).prop_map(|kinds| kinds.into_iter().collect()),
+    ]
+}
+
 fn group() -> impl Strategy<Value = GroupSpec> {
-    let shape = (resources(), vec(constraint(), 0..3));
-    let shape = shape.prop_map(|(need, constraints)| Shape { need, constraints });
+    let shape = (resources(), vec(constraint(), 0..3), option::of(kind()));
+    let shape = shape.prop_map(|(need, constraints, kind)| Shape { need, constraints, kind });
     let first = (text(), ranges(), any::<bool>(), bytes(), shape);
     let second = (option::of(span()), option::of(span()), retry(), option::of(any::<u32>()));
     (first, second).prop_map(
@@ -170,14 +181,15 @@ pub(crate) fn report() -> impl Strategy<Value = AttemptReport> {
 }
 
 pub(crate) fn node_spec() -> impl Strategy<Value = NodeSpec> {
-    (text(), any::<u64>(), resources(), any::<u32>(), labels(), text()).prop_map(
-        |(name, incarnation, capacity, attempts_max, labels, version)| NodeSpec {
+    (text(), any::<u64>(), resources(), any::<u32>(), labels(), text(), kinds()).prop_map(
+        |(name, incarnation, capacity, attempts_max, labels, version, runs)| NodeSpec {
             name,
             incarnation,
             capacity,
             attempts_max,
             labels,
             version,
+            runs,
         },
     )
 }

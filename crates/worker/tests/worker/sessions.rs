@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rota_wire::worker::{
-    Assignment, Desired, Heartbeat, Leaving, NoopAction, Refused, Stop, action, failed, report,
-    server_message,
+    ActionKind, ActionKinds, Assignment, Desired, Heartbeat, Leaving, NoopAction, Refused, Stop,
+    action, failed, report, server_message,
 };
 use rota_worker::{Shutdown, WorkerError};
 
@@ -42,6 +42,15 @@ async fn a_hello_says_what_the_node_offers() {
     assert_eq!((hello.name.as_str(), hello.protocol, hello.attempts_max), ("n1", 1, 5));
     assert!(capacity.cpu_millis >= 1_000 && capacity.memory_bytes > 1 << 20);
     assert_ne!(hello.incarnation, 0);
+    let every = [ActionKind::Command, ActionKind::Http, ActionKind::Noop].map(i32::from);
+    assert_eq!(hello.runs, Some(ActionKinds { kinds: every.into() }));
+}
+
+#[tokio::test]
+async fn a_hello_says_which_kinds_of_actions_the_worker_runs() {
+    let (_server, _worker, session) = pair(|config| config.allow.commands = false).await;
+    let kinds = [ActionKind::Http, ActionKind::Noop].map(i32::from);
+    assert_eq!(session.hello.runs, Some(ActionKinds { kinds: kinds.into() }));
 }
 
 #[tokio::test]
