@@ -426,6 +426,20 @@ pub struct Event {
     pub data: serde_json::Map<String, serde_json::Value>,
 }
 
+/// A page of the events of one job, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobEvents {
+    /// What the server still has of it.
+    pub items: Vec<Event>,
+    /// Whether nothing is missing before these events: a server keeps the latest events of all jobs, from its start on.
+    pub complete: bool,
+    /// The cursor of the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// The log index that the page reflects.
+    pub index: u64,
+}
+
 /// What a server says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Version {

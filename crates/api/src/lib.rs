@@ -9,6 +9,7 @@
 //! | `POST /v1/jobs/validate` | [`JobFile`] → [`Validated`] |
 //! | `GET /v1/jobs` | [`JobQuery`] → [`Page`] of [`Job`], newest first |
 //! | `GET /v1/jobs/{id}` | [`JobShowQuery`] → [`Job`] |
+//! | `GET /v1/jobs/{id}/events` | [`PageQuery`] → [`JobEvents`], the oldest first |
 //! | `POST /v1/jobs/{id}/cancel` | [`CancelRequest`] → 202 [`CancelReply`] |
 //! | `POST /v1/jobs/{id}/retry` | [`RetryRequest`] → 201 [`SubmitReply`] |
 //! | `GET /v1/jobs/{id}/tasks` | [`TaskQuery`] → [`Page`] of [`Task`] |
@@ -48,8 +49,8 @@ mod validate;
 
 pub use cluster::{
     ClusterStats, DemandSupply, Discipline, Event, Explain, ExplainQueue, FailureOdds, Health,
-    Load, Node, NodeCounts, NodeReason, NodeState, Percentiles, Placement, Queue, QueueSettings,
-    QueueWaits, ReasonKind, Version,
+    JobEvents, Load, Node, NodeCounts, NodeReason, NodeState, Percentiles, Placement, Queue,
+    QueueSettings, QueueWaits, ReasonKind, Version,
 };
 pub use error_code::{ErrorCode, UnknownCode};
 pub use job_file::{

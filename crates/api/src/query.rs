@@ -26,6 +26,9 @@ pub struct JobQuery {
     /// A job's whole name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Who submitted it, as the header `X-Rota-Submitter` named them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub submitter: Option<String>,
     /// Requirements on labels, separated by commas: `team=render,!test`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,

@@ -64,6 +64,14 @@ pub enum AttemptState {
     Lost,
 }
 
+impl TaskState {
+    /// Whether nothing more happens to the task.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
 macro_rules! name_states {
     ($($type:ident { $($variant:ident = $name:literal),* })*) => { $(
         impl $type {

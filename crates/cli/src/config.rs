@@ -88,6 +88,15 @@ impl Config {
     }
 }
 
+/// Who uses this command line, as far as the environment says so in plain characters.
+pub(crate) fn user() -> Option<String> {
+    let plain = |name: &String| {
+        let fits = 1..=rota_types::limits::NAME_BYTES_MAX;
+        fits.contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok()).find(plain)
+}
+
 /// The configuration file's place: `ROTA_CONFIG`, or `rota/config.toml` below the user's configuration directory.
 fn path(variable: &impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(path) = variable("ROTA_CONFIG") {

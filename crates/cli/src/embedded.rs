@@ -49,6 +49,7 @@ impl Local {
             servers: vec![address.clone()],
             timeout: Duration::from_secs(30),
             retry: true,
+            submitter: crate::config::user(),
         })?;
         let (shutdown, told) = watch::channel(Shutdown::No);
         let count = config.workers.max(1);

@@ -36,7 +36,7 @@ pub(crate) struct HeaderArgs {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// The queue to wait in [default: default]
-    #[arg(long)]
+    #[arg(long, add = crate::complete::queues())]
     pub(crate) queue: Option<String>,
     /// Higher goes first in a priority queue, from -1000 to 1000
     #[arg(long, allow_negative_numbers = true, value_name = "N")]

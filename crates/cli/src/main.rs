@@ -7,6 +7,7 @@
 mod args;
 mod bench;
 mod commands;
+mod complete;
 mod config;
 mod embedded;
 mod follow;
@@ -21,10 +22,11 @@ mod select;
 mod show;
 mod sink;
 mod trouble;
+mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::args::Cli;
 use crate::commands::App;
@@ -34,6 +36,8 @@ use crate::screen::Screen;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Ends the process if a shell asks for completions.
+    clap_complete::CompleteEnv::with_factory(Cli::command).complete();
     let cli = Cli::parse();
     let screen = Screen::detect(cli.global.no_color, cli.global.utc, cli.global.quiet);
     start_log(cli.global.verbose, screen.live);

@@ -55,37 +55,59 @@ pub(crate) struct Output {
 impl Output {
     /// Prints one page of a list.
     pub(crate) fn page<T: Show>(&self, page: &Page<T>) -> Result<()> {
+        self.print(&self.page_text(page)?)
+    }
+
+    /// One page of a list, as it is printed.
+    pub(crate) fn page_text<T: Show>(&self, page: &Page<T>) -> Result<String> {
         match self.format {
-            _ if self.screen.quiet => self.lines(page.items.iter().map(Show::id)),
-            Format::Table | Format::Wide => self.table(&page.items),
-            Format::Json | Format::Yaml => self.document(page),
-            Format::Jsonl => self.each(&page.items),
+            _ if self.screen.quiet => {
+                Ok(page.items.iter().map(Show::id).collect::<Vec<_>>().join("\n"))
+            }
+            Format::Table | Format::Wide => {
+                Ok(render(&page.items, self.format == Format::Wide, &self.screen))
+            }
+            Format::Json | Format::Yaml => self.document_text(page),
+            Format::Jsonl => each_text(&page.items),
         }
     }
 
     /// Prints one thing.
     pub(crate) fn one<T: Show>(&self, item: &T) -> Result<()> {
+        self.print(&self.one_text(item)?)
+    }
+
+    /// One thing, as it is printed.
+    pub(crate) fn one_text<T: Show>(&self, item: &T) -> Result<String> {
         match self.format {
-            _ if self.screen.quiet => self.text(&item.id()),
-            Format::Table | Format::Wide => self.text(item.detail(&self.screen).trim_end()),
-            Format::Json | Format::Jsonl | Format::Yaml => self.document(item),
+            _ if self.screen.quiet => Ok(item.id()),
+            Format::Table | Format::Wide => Ok(item.detail(&self.screen).trim_end().to_owned()),
+            Format::Json | Format::Jsonl | Format::Yaml => self.document_text(item),
         }
     }
 
     /// Prints several things in full.
     pub(crate) fn many<T: Show>(&self, items: &[T]) -> Result<()> {
+        self.print(&self.many_text(items)?)
+    }
+
+    /// Several things in full, as they are printed.
+    pub(crate) fn many_text<T: Show>(&self, items: &[T]) -> Result<String> {
         match (self.format, items) {
-            (_, [item]) => self.one(item),
-            (Format::Json | Format::Yaml, _) if !self.screen.quiet => self.document(&items),
-            (_, _) => items.iter().try_for_each(|item| self.one(item)),
+            (_, [item]) => self.one_text(item),
+            (Format::Json | Format::Yaml, _) if !self.screen.quiet => self.document_text(&items),
+            (_, _) => {
+                let all = items.iter().map(|item| self.one_text(item));
+                Ok(all.collect::<Result<Vec<_>>>()?.join("\n"))
+            }
         }
     }
 
     /// Prints an answer that is one line for people.
     pub(crate) fn answer(&self, data: &impl Serialize, id: &str, line: &str) -> Result<()> {
         match self.format {
-            _ if self.screen.quiet => self.text(id),
-            Format::Table | Format::Wide => self.text(line),
+            _ if self.screen.quiet => self.print(id),
+            Format::Table | Format::Wide => self.print(line),
             Format::Json | Format::Jsonl | Format::Yaml => self.document(data),
         }
     }
@@ -94,25 +116,29 @@ impl Output {
     pub(crate) fn item(&self, data: &impl Serialize, line: &str) -> Result<()> {
         match self.format {
             Format::Table | Format::Wide => self.text(line),
-            Format::Json | Format::Jsonl => self.each(std::slice::from_ref(data)),
+            Format::Json | Format::Jsonl => self.print(&each_text(std::slice::from_ref(data))?),
             Format::Yaml => self.text(&format!("---\n{}", yaml(data)?.trim_end())),
         }
     }
 
     /// Prints a text as it is.
     pub(crate) fn text(&self, text: &str) -> Result<()> {
-        self.lines([text])
-    }
-
-    fn lines(&self, lines: impl IntoIterator<Item = impl AsRef<str>>) -> Result<()> {
         let mut out = io::stdout().lock();
-        for line in lines {
-            written(writeln!(out, "{}", line.as_ref()))?;
-        }
+        written(writeln!(out, "{text}"))?;
         written(out.flush())
     }
 
+    /// Prints lines, or nothing if there are none.
+    pub(crate) fn print(&self, text: &str) -> Result<()> {
+        if text.is_empty() { Ok(()) } else { self.text(text) }
+    }
+
     pub(crate) fn document(&self, data: &impl Serialize) -> Result<()> {
+        self.text(&self.document_text(data)?)
+    }
+
+    /// Data in the format that was asked for.
+    pub(crate) fn document_text(&self, data: &impl Serialize) -> Result<String> {
         let text = match self.format {
             Format::Yaml => yaml(data)?,
             Format::Jsonl => serde_json::to_string(data).map_err(|error| unprintable(&error))?,
@@ -120,17 +146,19 @@ impl Output {
                 serde_json::to_string_pretty(data).map_err(|error| unprintable(&error))?
             }
         };
-        self.text(text.trim_end())
+        Ok(text.trim_end().to_owned())
     }
 
-    fn each(&self, items: &[impl Serialize]) -> Result<()> {
-        let line = |item| serde_json::to_string(item).map_err(|error| unprintable(&error));
-        self.lines(items.iter().map(line).collect::<Result<Vec<_>>>()?)
+    /// Whether people read it, rather than programs.
+    pub(crate) fn is_for_people(&self) -> bool {
+        matches!(self.format, Format::Table | Format::Wide) && !self.screen.quiet
     }
+}
 
-    fn table<T: Show>(&self, items: &[T]) -> Result<()> {
-        self.text(&render(items, self.format == Format::Wide, &self.screen))
-    }
+/// One JSON document per line.
+pub(crate) fn each_text(items: &[impl Serialize]) -> Result<String> {
+    let line = |item| serde_json::to_string(item).map_err(|error| unprintable(&error));
+    Ok(items.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n"))
 }
 
 /// A table without borders; columns are as wide as their widest cell.

@@ -301,6 +301,92 @@ fn the_examples_are_valid_and_the_pages_are_written() {
     assert!(man.success() && dir.path().join("rota-job-ls.1").exists());
     for shell in ["bash", "zsh", "fish"] {
         let script = Command::new(ROTA).args(["completion", shell]).output().expect("rota runs");
-        assert!(script.status.success() && script.stdout.len() > 1_000, "{shell}");
+        assert!(script.status.success() && script.stdout.len() > 50, "{shell}");
     }
+}
+
+/// What a shell would offer for the last of these words.
+fn completed(dir: &Path, server: &str, words: &[&str]) -> Vec<String> {
+    let mut command = rota(dir);
+    command.env("COMPLETE", "fish").env("ROTA_SERVER", server).args(["--", "rota"]).args(words);
+    let output = command.output().expect("rota runs");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    lines.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn shells_complete_what_the_server_knows_and_stay_silent_without_one() {
+    let dev = Dev::start();
+    dev.ok(&["submit", "-q", "--array", "1-3", "--name", "a", "--", "true"]);
+    dev.ok(&["submit", "-q", "--", "true"]);
+    dev.ok(&["queue", "create", "batch"]);
+    let node = dev.json(&["node", "ls"])["items"][0]["name"].as_str().map(str::to_owned);
+    let offered = |words: &[&str]| completed(&dev.dir, &dev.address, words);
+    assert_eq!(offered(&["job", "show", ""])[..3], ["2", "1", "last"]);
+    assert_eq!(offered(&["job", "cancel", "@q"]), ["@queued"]);
+    assert_eq!(offered(&["task", "explain", "1."]), ["1.0", "1.1", "1.2"]);
+    assert_eq!(offered(&["queue", "pause", "b"]), ["batch"]);
+    assert_eq!(offered(&["node", "drain", ""]).first(), node.as_ref());
+    assert_eq!(offered(&["job", "sh"]), ["show"]);
+    assert_eq!(completed(&dev.dir, "127.0.0.1:1", &["job", "show", "1"]), [""; 0]);
+}
+
+#[test]
+fn watching_shows_what_changes_and_ends_with_the_job() {
+    let dev = Dev::start();
+    let line = "while [ ! -e go ]; do sleep 0.05; done";
+    dev.ok(&["submit", "-q", "--name", "slow", "--", "sh", "-c", line]);
+    let watch = |args: &[&str]| {
+        let mut command = rota(&dev.dir);
+        command.env("ROTA_SERVER", &dev.address).args(args).stdout(Stdio::piped());
+        command.spawn().expect("rota starts")
+    };
+    let mut show = watch(&["job", "show", "last", "--watch", "-o", "jsonl"]);
+    let mut list = watch(&["job", "ls", "-w", "-o", "jsonl"]);
+    let states = |child: &mut Child| {
+        let lines = BufReader::new(child.stdout.take().expect("the output is piped")).lines();
+        lines.map_while(|line| serde_json::from_str::<Value>(&line.ok()?).ok())
+    };
+    let mut shown = states(&mut show).map(|job| job["state"].clone());
+    let mut listed = states(&mut list);
+    let first = shown.next();
+    assert!(first == Some(Value::from("queued")) || first == Some(Value::from("running")));
+    assert_eq!(listed.next().map(|job| job["name"].clone()), Some(Value::from("slow")));
+    std::fs::write(dev.dir.join("go"), "").expect("the file is written");
+    assert_eq!(shown.last(), Some(Value::from("succeeded")));
+    assert!(show.wait().expect("it ends").success());
+    let over = listed.find(|job| job["state"] == "succeeded");
+    assert_eq!(over.map(|job| job["id"].clone()), Some(Value::from(1)));
+    list.kill().and_then(|()| list.wait()).expect("it is ended");
+}
+
+#[test]
+fn the_events_of_a_job_are_listed_and_a_submitter_finds_their_own_jobs() {
+    let dev = Dev::start();
+    dev.ok(&["submit", "-q", "--wait", "--", "true"]);
+    let mut other = rota(&dev.dir);
+    other.env("ROTA_SERVER", &dev.address).env("USER", "ana").args(["submit", "-q", "--", "true"]);
+    assert!(other.status().expect("rota runs").success());
+    let text = dev.ok(&["job", "show", "1", "--events"]);
+    for kind in ["job_submitted", "attempts_created", "attempt_ended", "job_finished"] {
+        assert!(text.contains(kind), "{kind} is missing in\n{text}");
+    }
+    assert_eq!(dev.ok(&["job", "ls", "-q", "--submitter", "ana"]), "2\n");
+    assert_eq!(dev.ok(&["job", "ls", "-q", "--submitter", "nobody"]), "");
+}
+
+#[test]
+fn a_dry_run_starts_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");
+    let dry = |args: &[&str]| {
+        let output = rota(dir.path()).args(["run", "--dry-run"]).args(args).output();
+        let output = output.expect("rota runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let said = "valid: 9 tasks, nothing was submitted\n".to_owned();
+    assert_eq!(dry(&["--array", "1-9", "--", "touch", "x"]), (Some(0), said));
+    assert_eq!(dry(&["--require", "=", "--", "true"]).0, Some(2));
+    assert_eq!(std::fs::read_dir(dir.path()).map(Iterator::count).ok(), Some(1));
 }

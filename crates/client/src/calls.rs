@@ -2,9 +2,9 @@
 
 use reqwest::Method;
 use rota_api::{
-    CancelReply, CancelRequest, ClusterStats, Explain, Health, Job, JobBatch, JobFile, JobQuery,
-    JobShowQuery, Node, Page, PageQuery, Queue, QueueSettings, RetryRequest, SubmitReply, Task,
-    TaskQuery, Validated, Version,
+    CancelReply, CancelRequest, ClusterStats, Explain, Health, Job, JobBatch, JobEvents, JobFile,
+    JobQuery, JobShowQuery, Node, Page, PageQuery, Queue, QueueSettings, RetryRequest, SubmitReply,
+    Task, TaskQuery, Validated, Version,
 };
 
 use crate::error::Result;
@@ -65,6 +65,14 @@ impl Client {
     pub async fn job(&self, id: u64, spec: bool) -> Result<Job> {
         let query = JobShowQuery { spec: spec.then_some(true) };
         self.json(Call::get(&format!("/v1/jobs/{id}")).query(&query)).await
+    }
+
+    /// One page of the events of a job that the server still has, the oldest first.
+    ///
+    /// # Errors
+    /// If there is no such job, what follows the cursor is not kept any more, or no server answers.
+    pub async fn job_events(&self, id: u64, query: &PageQuery) -> Result<JobEvents> {
+        self.json(Call::get(&format!("/v1/jobs/{id}/events")).query(query)).await
     }
 
     /// Cancels tasks of a job.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use rota_api::{Event, EventQuery};
+use rota_api::{ErrorCode, Event, EventQuery, Problem};
 
 use crate::error::{Error, Result};
 use crate::transport::{Call, Client, jittered, worth_repeating};
@@ -14,6 +14,8 @@ use crate::transport::{Call, Client, jittered, worth_repeating};
 const RESUMES_MAX: u32 = 20;
 /// The pause before it is taken up again.
 const RESUME_PAUSE: std::time::Duration = std::time::Duration::from_millis(500);
+/// The type of the message that says that events are missing.
+const RESET: &str = "reset";
 /// Bytes of one event at most.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
@@ -62,12 +64,18 @@ impl Events {
     /// The next event. Waits as long as there is none.
     ///
     /// # Errors
-    /// If the stream breaks and can't be taken up again without a gap.
+    /// If the stream breaks and can't be taken up again. [`ErrorCode::EventsCompacted`] says that events were missed; the next call goes
+    /// on behind the gap.
     pub async fn next(&mut self) -> Result<Event> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 self.last = message.id.or(self.last.take());
                 self.resumes = 0;
+                if message.event == RESET {
+                    let detail = "some events before this are not kept any more";
+                    let problem = Problem::new(ErrorCode::EventsCompacted, detail);
+                    return Err(Error::Problem(Box::new(problem)));
+                }
                 return serde_json::from_str(&message.data)
                     .map_err(|error| self.unreadable(&error));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use rota_api::{ErrorCode, Problem};
 use serde::Serialize;
@@ -21,6 +22,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// The longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Who submits.
+const SUBMITTER: HeaderName = HeaderName::from_static("x-rota-submitter");
+
 /// How to reach the servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientConfig {
@@ -30,6 +34,8 @@ pub struct ClientConfig {
     pub timeout: Duration,
     /// Whether to try again where that is safe.
     pub retry: bool,
+    /// Whose jobs it submits, for lists and the record. A name that no header can carry is left out.
+    pub submitter: Option<String>,
 }
 
 /// Talks to the servers of one cluster. Cheap to clone.
@@ -112,7 +118,13 @@ impl Client {
         if servers.is_empty() {
             return Err(Error::InvalidAddress { address: String::new() });
         }
+        let mut headers = HeaderMap::new();
+        let name = config.submitter.as_deref().map(HeaderValue::from_str);
+        if let Some(Ok(name)) = name {
+            headers.insert(SUBMITTER, name);
+        }
         let http = reqwest::Client::builder()
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
             .user_agent(concat!("rota/", env!("CARGO_PKG_VERSION")))
             .no_proxy()

@@ -87,6 +87,11 @@ impl Ring {
         Cursor { index: self.lock().head, seq: u32::MAX }
     }
 
+    /// The beginning of what is kept.
+    pub(crate) fn begin(&self) -> Cursor {
+        Cursor { index: self.lock().floor, seq: u32::MAX }
+    }
+
     /// Up to `max` entries behind `from`.
     pub(crate) fn read(&self, from: Cursor, max: usize) -> Read {
         let inner = self.lock();

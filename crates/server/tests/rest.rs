@@ -322,6 +322,40 @@ async fn queues_are_created_changed_paused_and_removed() {
     assert_eq!(world.get("/v1/queues/a%2Fb").await.0, 404);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_job_are_listed_page_by_page_as_far_as_they_are_kept() {
+    let mut world = World::with(|config| config.events_kept_max = 8).await;
+    let list = async |world: &World, query: &str| {
+        let (status, page) = world.get(&format!("/v1/jobs/1/events{query}")).await;
+        let kinds =
+            page["items"].as_array().into_iter().flatten().map(|event| event["type"].clone());
+        (status, kinds.collect::<Vec<_>>(), page)
+    };
+    assert_eq!(list(&world, "").await.0, 404);
+    let id = world.submit(&noop_job("a", 1)).await;
+    world.submit(&noop_job("b", 1)).await;
+    let (status, _) = world.post(&format!("/v1/jobs/{id}/cancel"), &json!({})).await;
+    assert_eq!(status, 202);
+    let (_, kinds, page) = list(&world, "").await;
+    assert_eq!(kinds, ["job_submitted", "tasks_cancelled", "job_finished"]);
+    assert_eq!((&page["complete"], &page["next_cursor"]), (&json!(true), &Value::Null));
+    let (_, first, page) = list(&world, "?limit=2").await;
+    let cursor = page["next_cursor"].as_str().unwrap().to_owned();
+    let (_, rest, last) = list(&world, &format!("?limit=2&cursor={cursor}")).await;
+    assert_eq!([first, rest].concat(), kinds);
+    assert_eq!((&last["complete"], &last["next_cursor"]), (&json!(true), &Value::Null));
+    assert_eq!(list(&world, "?cursor=x").await.2["code"], json!("invalid-cursor"));
+    for _ in 0..8 {
+        world.submit(&noop_job("c", 1)).await;
+    }
+    let (_, kinds, page) = list(&world, "").await;
+    assert_eq!((kinds.len(), &page["complete"]), (0, &json!(false)));
+    let (status, _, page) = list(&world, &format!("?cursor={cursor}")).await;
+    assert_eq!((status, &page["code"]), (410, &json!("events-compacted")));
+    world.kill_and_restart().await;
+    assert_eq!(list(&world, "").await.2["complete"], json!(false));
+}
+
 /// Reads `count` events of a stream, ids and types.
 async fn events(response: reqwest::Response, count: usize) -> Vec<(String, String)> {
     assert_eq!(response.headers()["content-type"], "text/event-stream");

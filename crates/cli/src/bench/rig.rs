@@ -66,6 +66,7 @@ impl Rig {
             servers: vec![format!("http://{address}")],
             timeout: Duration::from_secs(60),
             retry: false,
+            submitter: None,
         };
         let client = Client::new(&config).map_err(|error| trouble("no client", error))?;
         let rig = Self { dir, address, server, worker: None, client };

@@ -1,12 +1,16 @@
 //! `rota event`: what becomes true, as it does.
 
 use clap::{Args, Subcommand};
-use rota_api::{Event, EventQuery};
+use rota_api::{Event, EventQuery, JobEvents, PAGE_MAX, PageQuery};
+use rota_client::Client;
 
 use super::App;
+use crate::complete;
+use crate::output::{Format, each_text};
 use crate::screen::clean;
 use crate::select;
 use crate::trouble::Result;
+use crate::watch::Frame;
 
 /// `rota event`
 #[derive(Debug, Subcommand)]
@@ -23,7 +27,7 @@ pub(crate) enum EventCommand {
   rota event follow --since 1200 -o jsonl")]
 pub(crate) struct FollowArgs {
     /// Only about this job
-    #[arg(long)]
+    #[arg(long, add = complete::jobs())]
     job: Option<String>,
     /// Only these kinds: job, task, node, queue
     #[arg(long = "type", value_name = "KIND")]
@@ -53,6 +57,31 @@ pub(crate) async fn dispatch(app: &App, command: EventCommand) -> Result<u8> {
         left = left.map(|left| left - 1);
     }
     Ok(0)
+}
+
+/// Adds the events of one job that the server still has.
+pub(crate) async fn list(app: &App, client: &Client, job: u64, frame: &mut Frame) -> Result<()> {
+    let mut query = PageQuery { limit: Some(PAGE_MAX), cursor: None };
+    let mut all = client.job_events(job, &query).await?;
+    while let Some(cursor) = all.next_cursor.take() {
+        query.cursor = Some(cursor);
+        let more = client.job_events(job, &query).await?;
+        all = JobEvents { items: [all.items, more.items].concat(), complete: all.complete, ..more };
+    }
+    let lines =
+        |all: &JobEvents| all.items.iter().map(|event| line(app, event)).collect::<Vec<_>>();
+    frame.add(&match app.out.format {
+        _ if app.screen().quiet => String::new(),
+        Format::Table | Format::Wide => lines(&all).join("\n"),
+        Format::Jsonl => each_text(&all.items)?,
+        Format::Json | Format::Yaml => app.out.document_text(&all)?,
+    });
+    if !all.complete {
+        frame.remarks.push(format!(
+            "… earlier events are not kept: a server keeps the latest of all jobs, from its start on; every attempt is in: rota task show {job}.N"
+        ));
+    }
+    Ok(())
 }
 
 /// `12:0  3s ago  attempt_ended  17.3#2  node-a  …`.

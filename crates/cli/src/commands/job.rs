@@ -5,18 +5,21 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use rota_api::{
-    CancelReply, CancelRequest, ErrorCode, Job, JobQuery, JobState, RetryRequest, exit,
+    CancelReply, CancelRequest, ErrorCode, EventQuery, Job, JobQuery, JobState, RetryRequest,
+    TaskQuery, exit,
 };
 use rota_client::{Client, fresh_key};
 use rota_types::Span;
 use serde::Serialize;
 
-use super::{App, gather, logs, submit};
+use super::{App, event, gather, logs, submit, task};
+use crate::complete;
 use crate::follow::{self, Progress};
 use crate::job_args::read_job_files;
 use crate::screen::{clean, counts, several};
 use crate::select;
 use crate::trouble::{Result, Trouble};
+use crate::watch::{Frame, Watch};
 
 /// `rota job`
 #[derive(Debug, Subcommand)]
@@ -49,13 +52,14 @@ pub(crate) enum JobCommand {
   rota job ls
   rota job ls --state failed,cancelled --queue nightly
   rota job ls -l team=render -o json
+  rota job ls --submitter ana --watch
   rota job ls -q --state running")]
 pub(crate) struct LsArgs {
     /// Only jobs in these states: queued, running, succeeded, failed, cancelled
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
     /// Only jobs of this queue
-    #[arg(long)]
+    #[arg(long, add = complete::queues())]
     queue: Option<String>,
     /// Only jobs of this name
     #[arg(long)]
@@ -63,16 +67,21 @@ pub(crate) struct LsArgs {
     /// Only jobs with this label: team=render, team!=render, test, !test
     #[arg(short, long, value_name = "LABEL")]
     label: Vec<String>,
+    /// Only jobs that this user submitted
+    #[arg(long, value_name = "USER")]
+    submitter: Option<String>,
     /// At most this many
     #[arg(long, default_value_t = 50, value_name = "N")]
     limit: usize,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// Which jobs are meant.
 #[derive(Debug, Args)]
 pub(crate) struct Selected {
     /// Jobs: 17, 5,7, 17-30, last, @failed
-    #[arg(value_name = "JOB")]
+    #[arg(value_name = "JOB", add = complete::jobs())]
     jobs: Vec<String>,
     /// Only jobs with this label
     #[arg(short, long, value_name = "LABEL")]
@@ -90,7 +99,8 @@ impl Selected {
 #[command(after_help = "Examples:
   rota job show 17
   rota job show last --explain
-  rota job show last --tasks
+  rota job show last --tasks --watch
+  rota job show 17 --events
   rota job show 17 --spec -o yaml")]
 pub(crate) struct ShowArgs {
     #[command(flatten)]
@@ -101,9 +111,14 @@ pub(crate) struct ShowArgs {
     /// List its tasks
     #[arg(long)]
     tasks: bool,
+    /// List its events, as far as the server still has them
+    #[arg(long)]
+    events: bool,
     /// Add what was submitted
     #[arg(long)]
     spec: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// `rota job wait`
@@ -218,40 +233,56 @@ pub(crate) async fn ls(app: &App, args: LsArgs) -> Result<u8> {
         queue: args.queue,
         name: args.name,
         label: some(&args.label),
+        submitter: args.submitter,
         ..JobQuery::default()
     };
-    let page = gather(args.limit, |cursor, limit| {
-        let (client, query) =
-            (client.clone(), JobQuery { cursor, limit: Some(limit), ..query.clone() });
-        async move { client.jobs(&query).await }
-    })
-    .await?;
-    app.out.page(&page)?;
-    if page.next_cursor.is_some() {
-        app.screen()
-            .remark(&format!("… the newest {} are shown; --limit N shows more", page.items.len()));
-    }
-    Ok(0)
+    let look = async || {
+        let page = gather(args.limit, |cursor, limit| {
+            let (client, query) =
+                (client.clone(), JobQuery { cursor, limit: Some(limit), ..query.clone() });
+            async move { client.jobs(&query).await }
+        })
+        .await?;
+        let mut frame = Frame { data: app.out.page_text(&page)?, ..Frame::default() };
+        if page.next_cursor.is_some() {
+            let shown = page.items.len();
+            frame.remarks.push(format!("… the newest {shown} are shown; --limit N shows more"));
+        }
+        Ok(frame)
+    };
+    let types = Some("job,task".to_owned());
+    args.watch.show(app, &client, EventQuery { types, ..EventQuery::default() }, look).await
 }
 
 async fn show(app: &App, args: ShowArgs) -> Result<u8> {
     let client = app.client()?;
     let ids = args.jobs.ids(&client).await?;
+    let job = if let [only] = ids.as_slice() { Some(*only) } else { None };
+    let look = async || look_at(app, &client, &ids, &args).await;
+    args.watch.show(app, &client, EventQuery { job, ..EventQuery::default() }, look).await
+}
+
+/// Everything that `job show` shows.
+async fn look_at(app: &App, client: &Client, ids: &[u64], args: &ShowArgs) -> Result<Frame> {
     let mut jobs = Vec::with_capacity(ids.len());
-    for id in &ids {
+    for id in ids {
         jobs.push(client.job(*id, args.spec).await?);
     }
-    app.out.many(&jobs)?;
+    let over = jobs.iter().all(|job| job.state.is_over());
+    let mut frame = Frame { data: app.out.many_text(&jobs)?, over, ..Frame::default() };
     for job in &jobs {
         if args.tasks {
-            super::task::list(app, &client, job.id, rota_api::TaskQuery::default(), 1_000).await?;
+            task::list(app, client, job.id, (&TaskQuery::default(), 1_000), &mut frame).await?;
+        }
+        if args.events {
+            event::list(app, client, job.id, &mut frame).await?;
         }
         if args.explain && !job.state.is_over() {
-            let (task, _) = select::task(&client, &job.id.to_string()).await?;
-            app.out.one(&client.explain(&task.to_string()).await?)?;
+            let (task, _) = select::task(client, &job.id.to_string()).await?;
+            frame.add(&app.out.one_text(&client.explain(&task.to_string()).await?)?);
         }
     }
-    Ok(0)
+    Ok(frame)
 }
 
 async fn wait(app: &App, args: WaitArgs) -> Result<u8> {
@@ -424,10 +455,7 @@ fn lint(app: &App, args: &LintArgs) -> Result<u8> {
             }
             Err(trouble) if trouble.mistakes.is_empty() => return Err(trouble),
             Err(trouble) => {
-                if !matches!(
-                    app.out.format,
-                    crate::output::Format::Table | crate::output::Format::Wide
-                ) {
+                if !app.out.is_for_people() && !app.screen().quiet {
                     let errors = trouble.mistakes.clone();
                     let answer =
                         Linted { file: file.clone(), valid: false, jobs: 0, tasks: 0, errors };

@@ -30,6 +30,7 @@ Output goes through unchanged when standard output is not a terminal. On a termi
 sequences other than colours are made visible unless --raw is given.")]
 pub(crate) struct LogsArgs {
     /// A job (17, last), a task (17.3) or an attempt (17.3#2)
+    #[arg(add = crate::complete::tasks())]
     target: String,
     /// Go on until it is over
     #[arg(short, long)]

@@ -56,7 +56,8 @@ impl App {
     /// A client of these servers.
     pub(crate) fn client_of(&self, servers: Vec<String>) -> Result<Client> {
         let timeout = self.config.timeout.value;
-        Ok(Client::new(&ClientConfig { servers, timeout, retry: true })?)
+        let submitter = crate::config::user();
+        Ok(Client::new(&ClientConfig { servers, timeout, retry: true, submitter })?)
     }
 
     /// Whether the configured server is on this machine, so that it has the same files.

@@ -1,18 +1,23 @@
 //! `rota node`: machines that run attempts.
 
 use clap::{Args, Subcommand};
-use rota_api::PageQuery;
+use rota_api::{EventQuery, PageQuery};
+use rota_client::Client;
 
 use super::{App, gather};
+use crate::complete;
 use crate::screen::clean;
 use crate::trouble::Result;
+use crate::watch::{Frame, Watch};
 
 /// `rota node`
 #[derive(Debug, Subcommand)]
 pub(crate) enum NodeCommand {
     /// List nodes
-    #[command(after_help = "Examples:\n  rota node ls\n  rota node ls -o json")]
-    Ls,
+    #[command(
+        after_help = "Examples:\n  rota node ls\n  rota node ls --watch\n  rota node ls -o json"
+    )]
+    Ls(Watch),
     /// Show nodes
     #[command(after_help = "Examples:\n  rota node show node-a")]
     Show(Names),
@@ -31,7 +36,7 @@ pub(crate) enum NodeCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Names {
     /// Names of nodes
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", add = complete::nodes())]
     nodes: Vec<String>,
 }
 
@@ -39,17 +44,7 @@ pub(crate) struct Names {
 pub(crate) async fn dispatch(app: &App, command: NodeCommand) -> Result<u8> {
     let client = app.client()?;
     match command {
-        NodeCommand::Ls => {
-            let page = gather(usize::MAX, |cursor, limit| {
-                let client = client.clone();
-                async move { client.nodes(&PageQuery { cursor, limit: Some(limit) }).await }
-            })
-            .await?;
-            app.out.page(&page)?;
-            if page.items.is_empty() {
-                app.screen().remark("no node has joined yet; start a worker: rota worker");
-            }
-        }
+        NodeCommand::Ls(watch) => return ls(app, &client, watch).await,
         NodeCommand::Show(names) => {
             let mut nodes = Vec::new();
             for name in &names.nodes {
@@ -84,4 +79,21 @@ pub(crate) async fn dispatch(app: &App, command: NodeCommand) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+async fn ls(app: &App, client: &Client, watch: Watch) -> Result<u8> {
+    let look = async || {
+        let page = gather(usize::MAX, |cursor, limit| {
+            let client = client.clone();
+            async move { client.nodes(&PageQuery { cursor, limit: Some(limit) }).await }
+        })
+        .await?;
+        let mut frame = Frame { data: app.out.page_text(&page)?, ..Frame::default() };
+        if page.items.is_empty() {
+            frame.remarks.push("no node has joined yet; start a worker: rota worker".to_owned());
+        }
+        Ok(frame)
+    };
+    let types = Some("node,task".to_owned());
+    watch.show(app, client, EventQuery { types, ..EventQuery::default() }, look).await
 }

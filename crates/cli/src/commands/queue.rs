@@ -1,19 +1,24 @@
 //! `rota queue`: which task goes next, and where to.
 
 use clap::{Args, Subcommand, ValueEnum};
-use rota_api::{Discipline, Duration, PageQuery, Placement, QueueSettings};
+use rota_api::{Discipline, Duration, EventQuery, PageQuery, Placement, QueueSettings};
+use rota_client::Client;
 
 use super::{App, gather};
+use crate::complete;
 use crate::output::Show;
 use crate::screen::{clean, several};
 use crate::trouble::{Result, Trouble};
+use crate::watch::{Frame, Watch};
 
 /// `rota queue`
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
     /// List queues
-    #[command(after_help = "Examples:\n  rota queue ls\n  rota queue ls -o json")]
-    Ls,
+    #[command(
+        after_help = "Examples:\n  rota queue ls\n  rota queue ls --watch\n  rota queue ls -o json"
+    )]
+    Ls(Watch),
     /// Show a queue
     #[command(after_help = "Examples:\n  rota queue show default")]
     Show(Name),
@@ -45,7 +50,7 @@ pub(crate) enum QueueCommand {
 #[derive(Debug, Args)]
 pub(crate) struct Name {
     /// The queue's name
-    #[arg(value_name = "QUEUE")]
+    #[arg(value_name = "QUEUE", add = complete::queues())]
     queue: String,
 }
 
@@ -53,7 +58,7 @@ pub(crate) struct Name {
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
     /// The queue's name
-    #[arg(value_name = "QUEUE")]
+    #[arg(value_name = "QUEUE", add = complete::queues())]
     queue: String,
     /// Which task goes next
     #[arg(long, value_enum, value_name = "ORDER")]
@@ -130,14 +135,7 @@ impl Settings {
 pub(crate) async fn dispatch(app: &App, command: QueueCommand) -> Result<u8> {
     let client = app.client()?;
     match command {
-        QueueCommand::Ls => {
-            let page = gather(usize::MAX, |cursor, limit| {
-                let client = client.clone();
-                async move { client.queues(&PageQuery { cursor, limit: Some(limit) }).await }
-            })
-            .await?;
-            app.out.page(&page)?;
-        }
+        QueueCommand::Ls(watch) => return ls(app, &client, watch).await,
         QueueCommand::Show(name) => app.out.one(&client.queue(&name.queue).await?)?,
         QueueCommand::Create(settings) => {
             let queue = client.create_queue(&settings.queue, &settings.settings()).await?;
@@ -186,6 +184,19 @@ pub(crate) async fn dispatch(app: &App, command: QueueCommand) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+async fn ls(app: &App, client: &Client, watch: Watch) -> Result<u8> {
+    let look = async || {
+        let page = gather(usize::MAX, |cursor, limit| {
+            let client = client.clone();
+            async move { client.queues(&PageQuery { cursor, limit: Some(limit) }).await }
+        })
+        .await?;
+        Ok(Frame { data: app.out.page_text(&page)?, ..Frame::default() })
+    };
+    let types = Some("queue,job,task".to_owned());
+    watch.show(app, client, EventQuery { types, ..EventQuery::default() }, look).await
 }
 
 fn describe(queue: &rota_api::Queue, verb: &str) -> String {

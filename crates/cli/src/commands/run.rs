@@ -8,7 +8,7 @@ use clap::Args;
 use futures_util::StreamExt;
 use rota_api::{
     CancelRequest, Counts, ErrorCode, FailureKind, Job, JobFile, JobState, QueueSettings, Stream,
-    Submitted, Task, TaskQuery, TaskState, exit,
+    Submitted, Task, TaskQuery, TaskState, Validated, exit,
 };
 use rota_client::{Client, fresh_key};
 use rota_worker::Shutdown;
@@ -47,6 +47,9 @@ pub(crate) struct RunArgs {
     /// Where the server inside this process keeps its data
     #[arg(long, value_name = "DIR", default_value = DATA)]
     data: PathBuf,
+    /// Only check the job; nothing is run, and no server started
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// Runs what the arguments describe. Returns the exit code it calls for.
@@ -55,6 +58,14 @@ pub(crate) async fn run(app: &App, args: RunArgs) -> Result<u8> {
     let here = std::env::current_dir().ok().filter(|_| embedded || app.server_is_here());
     let asked = args.job.jobs(here.as_deref()).map_err(own)?;
     let key = args.job.idempotency_key.clone().unwrap_or_else(fresh_key);
+    if args.dry_run {
+        return if embedded {
+            check_here(app, asked.jobs)
+        } else {
+            check_there(app, &asked.jobs).await
+        }
+        .map_err(own);
+    }
     if !embedded {
         let client = app.client().map_err(own)?;
         return carry_out(app, &client, asked, &key, false).await.map_err(own);
@@ -64,6 +75,21 @@ pub(crate) async fn run(app: &App, args: RunArgs) -> Result<u8> {
     local.stop(Shutdown::Stop).await;
     drop(temporary);
     result
+}
+
+async fn check_there(app: &App, jobs: &[JobFile]) -> Result<u8> {
+    submit::check(app, &app.client()?, jobs).await
+}
+
+/// Checks jobs as far as that is possible without a server.
+fn check_here(app: &App, jobs: Vec<JobFile>) -> Result<u8> {
+    for job in jobs {
+        let tasks = rota_api::tasks_of(&job);
+        let checked = Validated { job: job.clone(), tasks, warnings: Vec::new() };
+        rota_api::into_spec(job, "check").map_err(Trouble::mistakes)?;
+        app.out.answer(&checked, "", &submit::valid(tasks))?;
+    }
+    Ok(exit::OK)
 }
 
 /// Exit codes below 125 belong to the task, so that trouble of rota's own has another one.
@@ -290,7 +316,7 @@ async fn file(app: &App, client: &Client, submitted: &[Submitted]) -> Result<u8>
         follow::add(&mut tasks, &job.counts);
     }
     app.out.page(&rota_api::Page { items: jobs.clone(), ..rota_api::Page::default() })?;
-    if !app.screen().quiet && is_for_people(app) {
+    if app.out.is_for_people() {
         for job in &jobs {
             results(client, job).await?;
         }
@@ -307,10 +333,6 @@ async fn file(app: &App, client: &Client, submitted: &[Submitted]) -> Result<u8>
         ));
     }
     Ok(super::job::finish(&jobs))
-}
-
-fn is_for_people(app: &App) -> bool {
-    matches!(app.out.format, crate::output::Format::Table | crate::output::Format::Wide)
 }
 
 /// Prints what the single tasks of a job wrote: arrays work, single tasks report.

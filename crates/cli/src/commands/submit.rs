@@ -1,14 +1,14 @@
 //! `rota submit`: hands jobs to a server.
 
 use clap::Args;
-use rota_api::Submitted;
-use rota_client::fresh_key;
+use rota_api::{JobFile, Submitted};
+use rota_client::{Client, fresh_key};
 
 use super::App;
 use crate::commands::job::tell_end;
 use crate::follow::{self, Progress};
 use crate::job_args::JobArgs;
-use crate::screen::{clean, grouped, several};
+use crate::screen::{clean, several};
 use crate::trouble::Result;
 
 /// `rota submit`
@@ -25,7 +25,7 @@ pub(crate) struct SubmitArgs {
     /// Wait until the job is over, and exit with its status
     #[arg(long)]
     pub(crate) wait: bool,
-    /// Only check the job; nothing is submitted
+    /// Only check the job, with the server; nothing is submitted
     #[arg(long)]
     pub(crate) dry_run: bool,
 }
@@ -36,15 +36,7 @@ pub(crate) async fn submit(app: &App, args: SubmitArgs) -> Result<u8> {
     let mut asked = args.job.jobs(here.as_deref())?;
     let client = app.client()?;
     if args.dry_run {
-        for job in &asked.jobs {
-            let checked = client.validate(job).await?;
-            let line = format!("valid: {} tasks, nothing was submitted", grouped(checked.tasks));
-            for warning in &checked.warnings {
-                app.screen().remark(&format!("warning: {}", clean(warning)));
-            }
-            app.out.answer(&checked, "", &line)?;
-        }
-        return Ok(0);
+        return check(app, &client, &asked.jobs).await;
     }
     let key = args.job.idempotency_key.unwrap_or_else(fresh_key);
     let reply = match asked.jobs.as_mut_slice() {
@@ -69,6 +61,23 @@ pub(crate) async fn submit(app: &App, args: SubmitArgs) -> Result<u8> {
     let mut progress = Progress::new(app.screen(), true);
     let jobs = follow::wait(&client, &ids, &mut progress, None).await?;
     Ok(tell_end(app, &jobs))
+}
+
+/// Has a server check jobs without taking them in.
+pub(crate) async fn check(app: &App, client: &Client, jobs: &[JobFile]) -> Result<u8> {
+    for job in jobs {
+        let checked = client.validate(job).await?;
+        for warning in &checked.warnings {
+            app.screen().remark(&format!("warning: {}", clean(warning)));
+        }
+        app.out.answer(&checked, "", &valid(checked.tasks))?;
+    }
+    Ok(0)
+}
+
+/// What `--dry-run` says of a job.
+pub(crate) fn valid(tasks: u64) -> String {
+    format!("valid: {}, nothing was submitted", several(tasks, "task"))
 }
 
 /// `job 17 render · 100 tasks · queue default`.

@@ -1,12 +1,14 @@
 //! `rota task`: tasks, their attempts, and why they wait.
 
 use clap::{Args, Subcommand};
-use rota_api::TaskQuery;
+use rota_api::{EventQuery, TaskQuery};
 use rota_client::Client;
 
 use super::{App, gather, logs};
+use crate::complete;
 use crate::select;
 use crate::trouble::Result;
+use crate::watch::{Frame, Watch};
 
 /// `rota task`
 #[derive(Debug, Subcommand)]
@@ -25,10 +27,11 @@ pub(crate) enum TaskCommand {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rota task ls 17
-  rota task ls last --state failed,running
+  rota task ls last --state failed,running --watch
   rota task ls 17 --group load -o wide")]
 pub(crate) struct LsArgs {
     /// A job: 17, last
+    #[arg(add = complete::jobs())]
     job: String,
     /// Only tasks in these states: queued, waiting, running, succeeded, failed, cancelled
     #[arg(long, value_name = "STATE")]
@@ -39,17 +42,22 @@ pub(crate) struct LsArgs {
     /// At most this many
     #[arg(long, default_value_t = 100, value_name = "N")]
     limit: usize,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// `rota task show`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   rota task show 17.3
+  rota task show 17.3 --watch
   rota task show last -o json")]
 pub(crate) struct ShowArgs {
     /// Tasks: 17.3; a job stands for its first task that needs attention
-    #[arg(required = true, value_name = "TASK")]
+    #[arg(required = true, value_name = "TASK", add = complete::tasks())]
     tasks: Vec<String>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// `rota task explain`
@@ -59,45 +67,68 @@ pub(crate) struct ShowArgs {
   rota task explain last")]
 pub(crate) struct ExplainArgs {
     /// A task: 17.3; a job stands for its first task that needs attention
+    #[arg(add = complete::tasks())]
     task: String,
 }
 
 /// Runs a verb on tasks.
 pub(crate) async fn dispatch(app: &App, command: TaskCommand) -> Result<u8> {
     match command {
-        TaskCommand::Ls(args) => {
-            let client = app.client()?;
-            let job = select::job(&client, &args.job).await?;
-            let state = (!args.state.is_empty()).then(|| args.state.join(","));
-            let query = TaskQuery { state, group: args.group, ..TaskQuery::default() };
-            list(app, &client, job, query, args.limit).await?;
-        }
-        TaskCommand::Show(args) => {
-            let client = app.client()?;
-            let mut tasks = Vec::new();
-            for text in &args.tasks {
-                let (id, _) = select::task(&client, text).await?;
-                tasks.push(client.task(&id.to_string()).await?);
-            }
-            app.out.many(&tasks)?;
-        }
-        TaskCommand::Logs(args) => return logs::logs(app, args).await,
+        TaskCommand::Ls(args) => ls(app, args).await,
+        TaskCommand::Show(args) => show(app, args).await,
+        TaskCommand::Logs(args) => logs::logs(app, args).await,
         TaskCommand::Explain(args) => {
             let client = app.client()?;
             let (id, _) = select::task(&client, &args.task).await?;
             app.out.one(&client.explain(&id.to_string()).await?)?;
+            Ok(0)
         }
     }
-    Ok(0)
 }
 
-/// Prints the tasks of a job.
+async fn ls(app: &App, args: LsArgs) -> Result<u8> {
+    let client = app.client()?;
+    let job = select::job(&client, &args.job).await?;
+    let state = (!args.state.is_empty()).then(|| args.state.join(","));
+    let query = TaskQuery { state, group: args.group, ..TaskQuery::default() };
+    let look = async || {
+        let mut frame = Frame::default();
+        list(app, &client, job, (&query, args.limit), &mut frame).await?;
+        Ok(frame)
+    };
+    args.watch.show(app, &client, events_of(Some(job)), look).await
+}
+
+async fn show(app: &App, args: ShowArgs) -> Result<u8> {
+    let client = app.client()?;
+    let mut ids = Vec::new();
+    for text in &args.tasks {
+        ids.push(select::task(&client, text).await?.0);
+    }
+    let look = async || {
+        let mut tasks = Vec::new();
+        for id in &ids {
+            tasks.push(client.task(&id.to_string()).await?);
+        }
+        let over = tasks.iter().all(|task| task.state.is_over());
+        Ok(Frame { data: app.out.many_text(&tasks)?, over, ..Frame::default() })
+    };
+    let job = ids.first().map(|id| id.job.0).filter(|job| ids.iter().all(|id| id.job.0 == *job));
+    args.watch.show(app, &client, events_of(job), look).await
+}
+
+/// Events that may change tasks of a job, or of any.
+fn events_of(job: Option<u64>) -> EventQuery {
+    EventQuery { types: Some("job,task".to_owned()), job, ..EventQuery::default() }
+}
+
+/// Adds the tasks of a job.
 pub(crate) async fn list(
     app: &App,
     client: &Client,
     job: u64,
-    query: TaskQuery,
-    limit: usize,
+    (query, limit): (&TaskQuery, usize),
+    frame: &mut Frame,
 ) -> Result<()> {
     let page = gather(limit, |cursor, limit| {
         let (client, query) =
@@ -105,10 +136,10 @@ pub(crate) async fn list(
         async move { client.tasks(job, &query).await }
     })
     .await?;
-    app.out.page(&page)?;
+    frame.add(&app.out.page_text(&page)?);
     if page.next_cursor.is_some() {
-        app.screen()
-            .remark(&format!("… the first {} are shown; --limit N shows more", page.items.len()));
+        let shown = page.items.len();
+        frame.remarks.push(format!("… the first {shown} are shown; --limit N shows more"));
     }
     Ok(())
 }

@@ -1,22 +1,24 @@
 //! What becomes true, as server-sent events that can be resumed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use rota_api::{ErrorCode, Event, EventQuery, Moment, Problem};
+use rota_api::{ErrorCode, Event, EventQuery, JobEvents, Moment, PageQuery, Problem};
 use rota_core::command::Placement;
 use rota_core::event::{self, AttemptRecord, Next};
 use rota_core::job::FinishedJob;
-use rota_types::{LogIndex, NodeId, TaskId, Timestamp};
+use rota_types::{JobId, LogIndex, NodeId, TaskId, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::App;
-use super::extract::Query;
+use super::extract::{PathPart, Query};
+use super::lists;
 use super::present;
 use super::problem::{Answer, refuse};
 use crate::ring::{Batch, Cursor, Read};
@@ -62,6 +64,101 @@ pub(super) async fn follow_events(
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Lists the events of one job that are still kept, the oldest first.
+///
+/// A server keeps the latest events of all jobs in memory, from its start on; `complete` says whether these are all of them. What
+/// became of each attempt is kept as long as the job: see its tasks.
+#[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", operation_id = "listJobEvents",
+    params(("id" = u64, Path, description = "The job's id."), PageQuery), responses(
+    (status = 200, description = "A page of events.", body = JobEvents),
+    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn job_events(
+    State(app): State<App>,
+    PathPart(id): PathPart<JobId>,
+    Query(query): Query<PageQuery>,
+) -> Answer<Json<JobEvents>> {
+    let limit = lists::limit(query.limit)?;
+    if !app.core.query(move |view| view.state.job(id).is_some()).await? {
+        super::jobs::finished(&app, id).await?;
+    }
+    let index = app.core.applied().0;
+    let from = match query.cursor.as_deref() {
+        None => None,
+        Some(text) => Some(parse_cursor(text).ok_or_else(|| {
+            refuse(ErrorCode::InvalidCursor, "the cursor is not one of a job's events")
+        })?),
+    };
+    let mut found = kept_events(&app, id, from, limit + 1)?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let begun =
+        found.first().is_some_and(|(_, _, event)| matches!(event, event::Event::JobSubmitted(_)));
+    let next_cursor = found
+        .last()
+        .filter(|_| more)
+        .map(|(cursor, ..)| format!("{}:{}", cursor.index, cursor.seq));
+    let nodes = found.iter().filter_map(|(_, _, event)| node_of(event)).collect();
+    let names = names_of(&app, nodes).await?;
+    let tell_one = |(cursor, at, event): &(Cursor, Timestamp, event::Event)| {
+        let node = node_of(event).and_then(|node| names.get(&node).cloned());
+        tell(cursor.index, cursor.seq, *at, event, node).1
+    };
+    let items = found.iter().map(tell_one).collect();
+    Ok(Json(JobEvents { items, complete: begun || from.is_some(), next_cursor, index }))
+}
+
+/// Up to `wanted` events of a job behind `from`, or from the first that is kept.
+fn kept_events(
+    app: &App,
+    job: JobId,
+    from: Option<Cursor>,
+    wanted: usize,
+) -> Answer<Vec<(Cursor, Timestamp, event::Event)>> {
+    let mut cursor = from.unwrap_or_else(|| app.ring.begin());
+    let mut found = Vec::new();
+    loop {
+        let batches = match app.ring.read(cursor, BATCHES_MAX) {
+            Read::Batches(batches) => batches,
+            Read::Reset(_) if from.is_some() => {
+                let detail = "the events after the cursor are not kept any more";
+                return Err(refuse(ErrorCode::EventsCompacted, detail));
+            }
+            Read::Reset(_) => {
+                // The ring went on meanwhile: so does its beginning.
+                cursor = app.ring.begin();
+                found.clear();
+                continue;
+            }
+        };
+        let Some(last) = batches.last() else { return Ok(found) };
+        let end = Cursor { index: last.index, seq: u32::MAX };
+        for batch in &batches {
+            for (seq, event) in (0..).zip(batch.events.iter()) {
+                let here = Cursor { index: batch.index, seq };
+                if here > cursor && job_of(event) == Some(job) {
+                    found.push((here, batch.at, event.clone()));
+                    if found.len() >= wanted {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+        cursor = end;
+    }
+}
+
+/// The names of these nodes.
+async fn names_of(app: &App, nodes: BTreeSet<NodeId>) -> Answer<BTreeMap<NodeId, String>> {
+    if nodes.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let named = app.core.query(move |view| {
+        nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
+    });
+    Ok(named.await?)
 }
 
 fn bad_cursor() -> super::problem::Refused {
@@ -147,16 +244,9 @@ impl Follower {
     }
 
     async fn render(&mut self, batches: &[Batch]) -> Option<()> {
-        let nodes: std::collections::BTreeSet<NodeId> =
+        let nodes =
             batches.iter().flat_map(|batch| batch.events.iter()).filter_map(node_of).collect();
-        let names: std::collections::BTreeMap<NodeId, String> = if nodes.is_empty() {
-            std::collections::BTreeMap::new()
-        } else {
-            let named = self.app.core.query(move |view| {
-                nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
-            });
-            named.await.ok()?
-        };
+        let names = names_of(&self.app, nodes).await.ok()?;
         let mut text = String::new();
         for batch in batches {
             for (seq, event) in batch.events.iter().enumerate() {
@@ -182,6 +272,24 @@ impl Follower {
             self.ready.push_back(Bytes::from(text));
         }
         Some(())
+    }
+}
+
+fn job_of(event: &event::Event) -> Option<JobId> {
+    match event {
+        event::Event::JobSubmitted(job) | event::Event::TasksCancelled { job, .. } => Some(*job),
+        event::Event::JobFinished(job) => Some(job.id),
+        event::Event::AttemptsCreated(placement) => Some(placement.task.job),
+        event::Event::AttemptEnded(record) => Some(record.attempt.task.job),
+        event::Event::StopRequested(attempt) => Some(attempt.task.job),
+        event::Event::TaskQueued(task) => Some(task.job),
+        event::Event::NodeRegistered(_)
+        | event::Event::NodeLost(_)
+        | event::Event::NodeDraining(..)
+        | event::Event::NodeRemoved { .. }
+        | event::Event::QueueConfigured(_)
+        | event::Event::QueuePaused(..)
+        | event::Event::QueueRemoved(_) => None,
     }
 }
 

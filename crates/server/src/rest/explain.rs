@@ -62,7 +62,10 @@ fn summary(told: &Explain, explanation: &Explanation) -> Vec<String> {
     } else if told.nodes_fitting == 0 {
         let why =
             told.reasons.first().map_or_else(String::new, |reason| format!(": {}", reason.reason));
-        lines.push(format!("none of the {} nodes can take it now{why}", told.nodes));
+        lines.push(match told.nodes {
+            1 => format!("the only node can't take it now{why}"),
+            nodes => format!("none of the {nodes} nodes can take it now{why}"),
+        });
     } else if lines.is_empty() {
         let place = told.queue.as_ref().and_then(|queue| queue.position).unwrap_or(1);
         lines.push(match place {
@@ -203,6 +206,8 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
             let [only] = unfit.as_slice() else { continue };
             let name = present::node_name(view.state, *node);
             let text = match only {
+                // To ask for none of it is no help to a task that needs it.
+                Unfit::TooSmall(shortage) if shortage.have == 0 => continue,
                 Unfit::Draining => format!("undrain {name}"),
                 Unfit::Lost => format!("start the worker of {name} again"),
                 Unfit::Refused(kind) => {
@@ -210,9 +215,6 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
                 }
                 Unfit::Constraint(unmet) => {
                     format!("drop the requirement {} (for {name})", unmet.constraint)
-                }
-                Unfit::TooSmall(shortage) if shortage.have == 0 => {
-                    format!("give {name} {} to offer", shortage.resource)
                 }
                 Unfit::TooSmall(shortage) => {
                     let have = amount(shortage, shortage.have);
@@ -228,9 +230,33 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
                 all.push(text);
             }
         }
+        if let Some(missing) = offered_nowhere(explanation).filter(|_| all.is_empty()) {
+            all.push(format!(
+                "start a worker that has it: `rota worker --resource {}={}`",
+                missing.resource,
+                amount(missing, missing.need)
+            ));
+        }
         if reasons.is_empty() {
             all.push("start a worker: `rota worker --server URL`".to_owned());
         }
     }
     all
+}
+
+/// What the task needs of a named resource that no node has any of.
+fn offered_nowhere(explanation: &Explanation) -> Option<&Shortage> {
+    let lacking = |unfit: &Vec<Unfit>, resource: &Resource| {
+        let is_it = |shortage: &Shortage| shortage.resource == *resource && shortage.have == 0;
+        unfit.iter().any(|unfit| matches!(unfit, Unfit::TooSmall(shortage) if is_it(shortage)))
+    };
+    let (_, first) = explanation.nodes.first()?;
+    first.iter().find_map(|unfit| match unfit {
+        Unfit::TooSmall(shortage) => Some(shortage)
+            .filter(|shortage| matches!(shortage.resource, Resource::Named(_)))
+            .filter(|shortage| {
+                explanation.nodes.iter().all(|(_, unfit)| lacking(unfit, &shortage.resource))
+            }),
+        _ => None,
+    })
 }

@@ -37,7 +37,7 @@ pub(super) async fn list_jobs(
 ) -> Answer<Json<Page<Job>>> {
     let limit = lists::limit(query.limit)?;
     let filter = Filter::new(&query)?;
-    let parts = [&query.state, &query.queue, &query.name, &query.label];
+    let parts = [&query.state, &query.queue, &query.name, &query.label, &query.submitter];
     let list = ListId::new("jobs", &parts.map(Option::as_deref));
     let mut before = JobId(list.begin(query.cursor.as_deref())?.unwrap_or(u64::MAX));
     let mut items = Vec::new();
@@ -130,6 +130,7 @@ struct Filter {
     states: Vec<JobState>,
     queue: Option<String>,
     name: Option<String>,
+    submitter: Option<String>,
     labels: Vec<Constraint>,
     /// As much of it as the history can look for by itself.
     stored: JobFilter,
@@ -153,26 +154,51 @@ impl Filter {
             states,
             queue: query.queue.clone(),
             name: query.name.clone(),
+            submitter: query.submitter.clone(),
             labels: labels.into_iter().map(|requirement| requirement.0).collect(),
         })
     }
 
-    fn admits(&self, state: JobState, name: &str, queue: &str, labels: &Labels) -> bool {
-        (self.states.is_empty() || self.states.contains(&state))
-            && self.name.as_deref().is_none_or(|wanted| wanted == name)
-            && self.queue.as_deref().is_none_or(|wanted| wanted == queue)
-            && self.labels.iter().all(|constraint| constraint.admits(labels))
+    fn admits(&self, job: &Listed<'_>) -> bool {
+        let is = |wanted: &Option<String>, found: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == found)
+        };
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && is(&self.name, job.name)
+            && is(&self.queue, job.queue)
+            && is(&self.submitter, job.submitter)
+            && self.labels.iter().all(|constraint| constraint.admits(job.labels))
     }
 
     fn admits_live(&self, view: &View<'_>, job: &rota_core::job::Job) -> bool {
-        let queue = view.state.queue(job.queue).map_or("", |queue| &queue.spec.name);
-        self.admits(present::live_job_state(job), &job.name, queue, &job.labels)
+        self.admits(&Listed {
+            state: present::live_job_state(job),
+            name: &job.name,
+            queue: view.state.queue(job.queue).map_or("", |queue| &queue.spec.name),
+            submitter: &job.submitter,
+            labels: &job.labels,
+        })
     }
 
     fn admits_finished(&self, job: &FinishedJob) -> bool {
-        let state = JobState::of(&job.counts.into(), job.started_at.is_some());
-        self.admits(state, &job.spec.name, &job.spec.queue, &job.spec.labels)
+        let spec = &job.spec;
+        self.admits(&Listed {
+            state: JobState::of(&job.counts.into(), job.started_at.is_some()),
+            name: &spec.name,
+            queue: &spec.queue,
+            submitter: &spec.submitter,
+            labels: &spec.labels,
+        })
     }
+}
+
+/// What a filter looks at.
+struct Listed<'a> {
+    state: JobState,
+    name: &'a str,
+    queue: &'a str,
+    submitter: &'a str,
+    labels: &'a Labels,
 }
 
 fn core_state(state: JobState) -> rota_core::job::JobState {

@@ -88,6 +88,7 @@ pub(crate) fn routes() -> Routes {
         .at(SubmitJobs, routes!(submit::retry_job))
         .at(ReadJobs, routes!(jobs::list_jobs))
         .at(ReadJobs, routes!(jobs::show_job))
+        .at(ReadJobs, routes!(events::job_events))
         .at(ManageJobs, routes!(jobs::cancel_job))
         .at(ManageJobs, routes!(jobs::kill_job))
         .at(ReadJobs, routes!(tasks::list_tasks))
@@ -176,6 +177,7 @@ get /v1/cluster/stats ReadCluster
 get /v1/events ReadCluster
 get /v1/jobs ReadJobs
 get /v1/jobs/{id} ReadJobs
+get /v1/jobs/{id}/events ReadJobs
 get /v1/jobs/{id}/logs ReadJobs
 get /v1/jobs/{id}/tasks ReadJobs
 get /v1/nodes ReadCluster

@@ -47,6 +47,15 @@ struct SubmitHeaders {
         pattern = "^[!-~]+$"
     )]
     idempotency_key: Option<String>,
+    /// Who submits, for lists and the record; "anonymous" by default. Nobody checks it until there are tokens.
+    #[param(
+        rename = "X-Rota-Submitter",
+        nullable = false,
+        min_length = 1,
+        max_length = 128,
+        pattern = "^[!-~]+$"
+    )]
+    x_rota_submitter: Option<String>,
 }
 
 /// Submits jobs.
