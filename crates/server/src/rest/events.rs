@@ -289,7 +289,10 @@ fn job_of(event: &event::Event) -> Option<JobId> {
         | event::Event::NodeRemoved { .. }
         | event::Event::QueueConfigured(_)
         | event::Event::QueuePaused(..)
-        | event::Event::QueueRemoved(_) => None,
+        | event::Event::QueueRemoved(_)
+        | event::Event::ServerChanged(_)
+        | event::Event::ServerRemoved(_)
+        | event::Event::LevelRaised(_) => None,
     }
 }
 
