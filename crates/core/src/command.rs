@@ -25,6 +25,14 @@ pub struct Entry {
     pub commands: Vec<Command>,
 }
 
+impl Entry {
+    /// An entry that moves the state's index and nothing else: the protocol of the log has entries of its own.
+    #[must_use]
+    pub fn internal(index: LogIndex) -> Self {
+        Self { index, at: Timestamp(0), steady: Steady(0), commands: Vec::new() }
+    }
+}
+
 /// Something asked of the state machine.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {

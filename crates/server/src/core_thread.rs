@@ -12,7 +12,7 @@ use rota_control::{Controller, Input, Now, Output, Tag};
 use rota_core::State;
 use rota_core::command::{Command, Entry, Outcome};
 use rota_core::event::Event;
-use rota_ports::{EntryBytes, ReplicatedLog};
+use rota_ports::{Committed, EntryBytes, ReplicatedLog};
 use rota_store::history::History;
 use rota_store::writer::LogWriter;
 use rota_types::limits::BATCH_MAX;
@@ -322,23 +322,29 @@ impl CoreThread {
             self.parts.log_writer.append(frame);
         }
         let applied = !effects.committed.is_empty();
-        for (index, bytes) in effects.committed {
+        for Committed { index, entry } in effects.committed {
             if !self.failed {
-                self.commit(index, &bytes);
+                self.commit(index, entry.as_ref());
             }
         }
         applied
     }
 
-    fn commit(&mut self, index: LogIndex, bytes: &EntryBytes) {
-        let own = self.in_flight.front().is_some_and(|entry| Arc::ptr_eq(&entry.bytes, bytes));
+    fn commit(&mut self, index: LogIndex, bytes: Option<&EntryBytes>) {
+        let own = self
+            .in_flight
+            .front()
+            .is_some_and(|entry| bytes.is_some_and(|bytes| Arc::ptr_eq(&entry.bytes, bytes)));
         let (entry, askers) = match own.then(|| self.in_flight.pop_front()).flatten() {
             Some(InFlight { at, steady, commands, askers, .. }) => {
                 (Entry { index, at, steady, commands }, askers)
             }
-            None => match rota_wire::log::decode_entry(index, bytes) {
-                Ok(entry) => (entry, Vec::new()),
-                Err(error) => return self.fail(&format!("entry {index} can't be read: {error}")),
+            None => match bytes.map(|bytes| rota_wire::log::decode_entry(index, bytes)) {
+                None => (Entry::internal(index), Vec::new()),
+                Some(Ok(entry)) => (entry, Vec::new()),
+                Some(Err(error)) => {
+                    return self.fail(&format!("entry {index} can't be read: {error}"));
+                }
             },
         };
         let rota_core::Applied { outcomes, events } = self.parts.state.apply(&entry);
@@ -357,8 +363,8 @@ impl CoreThread {
         self.parts.history.feed(index, at, &events);
         self.parts.ring.push(Batch { index, at, events: Arc::from(events) });
         self.answer(index, askers, outcomes);
-        self.parts.snapshots.note_entry(bytes.len() as u64);
-        self.parts.snapshots.begin_if_due(&self.parts.state);
+        self.parts.snapshots.note_entry(bytes.map_or(0, |bytes| bytes.len() as u64));
+        self.parts.snapshots.begin_if_due(&self.parts.state, &*self.parts.log);
     }
 
     fn snapshotted(&mut self, index: LogIndex, result: SnapshotResult) {
@@ -381,7 +387,9 @@ impl CoreThread {
     fn compact(&mut self) {
         let index = self.parts.snapshots.covered().min(self.parts.history.durable_index());
         if index > LogIndex(0) {
-            self.parts.log.compact(index);
+            if let Some(meta) = self.parts.log.snapshot_meta(index) {
+                self.parts.log.compact(meta);
+            }
             self.parts.log_writer.truncate_before(index);
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rota_core::State;
+use rota_ports::{ReplicatedLog, SnapshotMeta};
 use rota_store::disk::Disk;
 use rota_store::history::History;
 use rota_store::wal::LogReader;
@@ -55,16 +56,17 @@ impl Snapshots {
     }
 
     /// Begins a snapshot of the state as it is now if enough was logged since the last one.
-    pub(crate) fn begin_if_due(&mut self, state: &State) {
+    pub(crate) fn begin_if_due(&mut self, state: &State, log: &dyn ReplicatedLog) {
         if self.running || self.log_bytes < self.log_bytes_min.max(self.last_bytes) {
             return;
         }
         let index = state.index();
+        let Some(meta) = log.snapshot_meta(index) else { return };
         let digest = (state.live_tasks() <= DIGEST_TASKS_MAX).then(|| state.digest());
         let files = self.files.clone();
         let thread = std::thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(move || {
-            let result = make(&files, index, digest);
+            let result = make(&files, &meta, digest);
             files.core.tell(Request::Snapshotted(index, result));
         });
         match spawned {
@@ -86,7 +88,8 @@ impl Snapshots {
     }
 }
 
-fn make(files: &Files, index: LogIndex, digest: Option<u64>) -> SnapshotResult {
+fn make(files: &Files, meta: &SnapshotMeta, digest: Option<u64>) -> SnapshotResult {
+    let index = meta.index;
     let again = |error: StoreError| SnapshotFailed::Again(error.to_string());
     let Files { disk, identity, reader, history, .. } = files;
     let mut state = match snapshot::latest(disk.as_ref()).map_err(again)? {
@@ -120,6 +123,6 @@ fn make(files: &Files, index: LogIndex, digest: Option<u64>) -> SnapshotResult {
         ));
     }
     let written =
-        snapshot::write(disk.as_ref(), identity, index, state.records()).map_err(again)?;
+        snapshot::write(disk.as_ref(), identity, meta, state.records()).map_err(again)?;
     Ok(SnapshotMade { bytes: written.bytes, covered: written.previous.unwrap_or(LogIndex(0)) })
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
 use rota_core::job::TaskState;
-use rota_ports::{EntryBytes, Frame, FrameSeq, ReplicatedLog, Store};
+use rota_ports::{EntryBytes, Frame, FrameSeq, LogEntry, ReplicatedLog, Store};
 use rota_store::disk::{Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryOptions};
 use rota_store::recover::{Options, Recovered, recover};
@@ -34,8 +34,9 @@ fn one_writer(path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let began = Instant::now();
     while began.elapsed() < RUN {
         let start = Instant::now();
-        let entries = vec![EntryBytes::from([7; 200])];
-        wal.append(&Frame { seq: FrameSeq(1), first: wal.last_index().next(), entries })?;
+        let entries = vec![LogEntry::command(EntryBytes::from([7; 200]))];
+        let first = wal.last_index().next();
+        wal.append(&Frame { seq: FrameSeq(1), first, entries, state: None, reset: false })?;
         wal.sync()?;
         times.push(start.elapsed());
     }

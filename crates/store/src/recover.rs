@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rota_core::State;
 use rota_core::command::Entry;
 use rota_core::image::BadImage;
+use rota_ports::{EntryKind, SnapshotMeta};
 use rota_types::{LogIndex, ServerId};
 
 use crate::disk::{DirLock, Disk};
@@ -15,7 +16,7 @@ use crate::wal::{Entries, Wal, WalOptions};
 use crate::{ClusterId, Identity, StoreError, segment};
 
 /// What an interrupted operation leaves behind.
-const TEMPORARY: [&str; 3] = ["identity.tmp", "log.tmp", "snapshot.tmp"];
+const TEMPORARY: [&str; 4] = ["identity.tmp", "log.tmp", "snapshot.tmp", snapshot::INCOMING];
 
 /// How to open a data directory.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +66,7 @@ pub fn recover(disk: &Arc<dyn Disk>, options: &Options) -> Result<Recovered, Sto
         Identity::read(disk.as_ref())?
     };
     check_identity(&identity, options)?;
-    let wal = if is_new {
+    let mut wal = if is_new {
         let wal = Wal::create(Arc::clone(disk), identity, options.wal)?;
         identity.write(disk.as_ref())?;
         wal
@@ -74,6 +75,9 @@ pub fn recover(disk: &Arc<dyn Disk>, options: &Options) -> Result<Recovered, Sto
     };
     let mut notes = Vec::new();
     let snapshot = choose_snapshot(disk, &identity, &wal, &mut notes)?;
+    if let Some(snapshot) = &snapshot {
+        take_over(&mut wal, snapshot)?;
+    }
     Ok(Recovered { identity, is_new, wal, snapshot, notes, lock })
 }
 
@@ -100,7 +104,20 @@ impl Recovered {
         }
     }
 
-    /// The entries to apply to that state, in order.
+    /// The description of the snapshot to start from.
+    #[must_use]
+    pub fn snapshot_meta(&self) -> SnapshotMeta {
+        self.snapshot.as_ref().map_or_else(SnapshotMeta::default, |found| found.meta().clone())
+    }
+
+    /// The entries behind that snapshot, in order, for a log that decides by itself which of them are committed. In a log of one
+    /// server all are: see [`entries`](Self::entries).
+    #[must_use]
+    pub fn tail(&self) -> Entries {
+        self.wal.replay(self.start().next())
+    }
+
+    /// The entries to apply to that state, in order, in a log of one server.
     #[must_use]
     pub fn entries(&self) -> DecodedEntries {
         decoded(self.wal.replay(self.start().next()))
@@ -122,9 +139,10 @@ impl Iterator for DecodedEntries {
     type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.as_mut()?.next()?.and_then(|(index, bytes)| {
-            rota_wire::log::decode_entry(index, &bytes)
-                .map_err(|source| StoreError::Entry { index, source })
+        let entry = self.entries.as_mut()?.next()?.and_then(|(index, entry)| match entry.kind {
+            EntryKind::Command => rota_wire::log::decode_entry(index, &entry.bytes)
+                .map_err(|source| StoreError::Entry { index, source }),
+            EntryKind::Internal => Ok(Entry::internal(index)),
         });
         if entry.is_err() {
             self.entries = None;
@@ -193,23 +211,24 @@ fn choose_snapshot(
 ) -> Result<Option<Snapshot>, StoreError> {
     let (first, last) = (wal.first_index(), wal.last_index());
     let (first_file, last_file) = wal.edge_files();
+    let ahead = |index| {
+        let what =
+            format!("the log ends with entry {last}, but there is a snapshot of entry {index}");
+        StoreError::damage(&last_file, 0, what)
+    };
     let mut damaged = Vec::new();
     for index in snapshot::list(disk.as_ref())?.into_iter().rev() {
-        if index > last {
-            return Err(StoreError::damage(
-                &last_file,
-                0,
-                format!("the log ends with entry {last}, but there is a snapshot of entry {index}"),
-            ));
-        }
         if first > index.next() {
             break; // the log does not reach back to it
         }
         match snapshot::open(disk, identity, index) {
+            // One that came from another server may be ahead: the log was about to be emptied.
+            Ok(snapshot) if index > last && !snapshot.is_installed() => return Err(ahead(index)),
             Ok(snapshot) => {
                 set_aside(disk.as_ref(), damaged, notes)?;
                 return Ok(Some(snapshot));
             }
+            Err(StoreError::Damage(_)) if index > last => return Err(ahead(index)),
             Err(error @ StoreError::Damage(_)) => damaged.push((index, error)),
             Err(error) => return Err(error),
         }
@@ -223,6 +242,23 @@ fn choose_snapshot(
         let what = format!("the log begins with entry {first}, and no snapshot leads up to it");
         StoreError::damage(&first_file, 0, what)
     }))
+}
+
+/// Empties the log if the snapshot came from another server and the log does not agree with it: the crash came between storing the one
+/// and emptying the other.
+fn take_over(wal: &mut Wal, snapshot: &Snapshot) -> Result<(), StoreError> {
+    let meta = snapshot.meta();
+    if !snapshot.is_installed() || wal.first_index() > meta.index {
+        return Ok(());
+    }
+    let agrees = match wal.replay(meta.index).next() {
+        Some(entry) => entry?.1.term == meta.term,
+        None => false,
+    };
+    if agrees {
+        return Ok(());
+    }
+    wal.reset(meta.index.next()).map_err(StoreError::io("emptying", "the log"))
 }
 
 /// Renames damaged snapshots that are not needed, so that they are in nobody's way and can still be looked at.

@@ -8,8 +8,11 @@ use crate::sector::{self, PAYLOAD, SECTOR, Sector};
 use crate::{Identity, StoreError};
 
 const MAGIC: &[u8; 8] = b"rotalog\x01";
-const FORMAT: u32 = 1;
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8 + 4;
+/// The format written. Format 1 has no flags, and batches of plain entries only.
+const FORMAT: u32 = 2;
+const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 8 + 4 + 4;
+/// Header flag: what comes before this segment is void.
+const RESET: u32 = 1;
 const BATCH_MAGIC: u32 = 0x6862_7461;
 /// Bytes of a batch before its body.
 pub(crate) const BATCH_HEADER: usize = 4 + 4 + 8 + 8 + 4 + 4 + 4 + 4;
@@ -25,15 +28,22 @@ pub(crate) struct Header {
     pub first: u64,
     /// The checksum of the batch before the first one.
     pub chain: u32,
+    /// Whether everything in the segments before is void: a snapshot leads up to `first`.
+    pub reset: bool,
+    /// Whether batches of today's format may be written to it.
+    pub is_current: bool,
 }
 
 /// What a batch holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Kind {
-    /// Entries.
-    Entries,
+    /// Entries of format 1: commands without terms, behind all that came before.
+    Plain,
     /// Nothing: the log goes on in the next segment.
     Seal,
+    /// Entries, before which those from the first index on become void, and the protocol's own memory.
+    Changes,
 }
 
 /// A batch that was found whole.
@@ -96,6 +106,7 @@ impl Header {
         bytes.extend(self.sectors.to_le_bytes());
         bytes.extend(self.first.to_le_bytes());
         bytes.extend(self.chain.to_le_bytes());
+        bytes.extend(if self.reset { RESET } else { 0 }.to_le_bytes());
         sector::seal(&bytes)
     }
 
@@ -112,9 +123,9 @@ impl Header {
         }
         let mut fields = Fields(&first[MAGIC.len()..]);
         let format = u32::from_le_bytes(fields.take());
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(StoreError::Foreign(format!(
-                "{name} has format {format}, this version of rota reads format {FORMAT}"
+                "{name} has format {format}, this version of rota reads formats 1 to {FORMAT}"
             )));
         }
         if u32::from_le_bytes(fields.take()) != identity.salt() {
@@ -127,6 +138,9 @@ impl Header {
             sectors: u64::from_le_bytes(fields.take()),
             first: u64::from_le_bytes(fields.take()),
             chain: u32::from_le_bytes(fields.take()),
+            // Zero in format 1, as is everything behind its last field.
+            reset: u32::from_le_bytes(fields.take()) == RESET,
+            is_current: format == FORMAT,
         };
         if header.id != id {
             return Err(damaged("the header is that of another segment"));
@@ -147,7 +161,7 @@ pub(crate) fn encode_batch(
 ) -> (Vec<u8>, u32) {
     let mut bytes = Vec::with_capacity(BATCH_HEADER + body.len());
     bytes.extend(BATCH_MAGIC.to_le_bytes());
-    bytes.extend(u32::from(kind == Kind::Seal).to_le_bytes());
+    bytes.extend((kind as u32).to_le_bytes());
     bytes.extend((body.len() as u64).to_le_bytes());
     bytes.extend(first.to_le_bytes());
     bytes.extend(count.to_le_bytes());
@@ -232,8 +246,9 @@ fn decode_header(head: &[u8], place: Place) -> Option<(Batch, u32)> {
         return None;
     }
     let kind = match u32::from_le_bytes(fields.take()) {
-        0 => Kind::Entries,
+        0 => Kind::Plain,
         1 => Kind::Seal,
+        2 => Kind::Changes,
         _ => return None,
     };
     let body = u64::from_le_bytes(fields.take());

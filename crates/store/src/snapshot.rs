@@ -4,18 +4,24 @@
 //! gathered in chunks with a checksum each; the end of the file holds their number and a digest of everything, so that a snapshot is
 //! whole or refused.
 
+mod header;
+mod incoming;
+
 use std::sync::Arc;
 
 use rota_core::image::Record;
+use rota_ports::SnapshotMeta;
 use rota_types::LogIndex;
 
 use crate::disk::{Disk, DiskFile};
 use crate::identity::Fields;
 use crate::{Identity, StoreError};
 
-const MAGIC: &[u8; 8] = b"rotasnp\x01";
-const FORMAT: u32 = 1;
-const HEADER_BYTES: usize = 8 + 4 + 4 + 8 + 4;
+use header::{Described, FORMAT, FORMAT_1_BYTES, LENGTH_BYTES, MAGIC, META_BYTES_MAX, START_BYTES};
+pub use incoming::Incoming;
+
+pub(crate) use incoming::INCOMING;
+
 const CHUNK_HEADER_BYTES: usize = 4 + 4 + 4;
 const TRAILER_BYTES: usize = 4 + 8 + 32;
 const CHUNK_BYTES: usize = 256 << 10;
@@ -36,42 +42,53 @@ pub struct Written {
     pub previous: Option<LogIndex>,
 }
 
-/// Writes the snapshot of the state at `index`. When this returns it is durable, and all but one of the older ones are removed.
+/// Writes the snapshot that `meta` describes. When this returns it is durable, and all but one of the older ones are removed.
 ///
 /// # Errors
 /// If the file system refuses; nothing is lost then.
 pub fn write(
     disk: &dyn Disk,
     identity: &Identity,
-    index: LogIndex,
+    meta: &SnapshotMeta,
     records: impl Iterator<Item = Record>,
 ) -> Result<Written, StoreError> {
-    let encoded = records.map(|record| rota_wire::snapshot::encode_record(&record));
-    write_encoded(disk, identity, index, encoded)
+    let described = Described { meta: meta.clone(), installed: false };
+    let mut writer = prepare(disk, identity, &described, TEMPORARY)?;
+    for record in records {
+        let added = writer.add(&rota_wire::snapshot::encode_record(&record));
+        added.map_err(StoreError::io("writing", TEMPORARY))?;
+    }
+    finish(disk, writer, meta.index, TEMPORARY)
 }
 
-fn write_encoded(
+/// Begins a file.
+fn prepare(
     disk: &dyn Disk,
     identity: &Identity,
+    described: &Described,
+    temporary: &str,
+) -> Result<Writer, StoreError> {
+    let names = disk.list().map_err(StoreError::io("listing", "the data directory"))?;
+    if names.iter().any(|name| name == temporary) {
+        disk.remove(temporary).map_err(StoreError::io("removing", temporary))?;
+    }
+    let file = disk.create(temporary).map_err(StoreError::io("creating", temporary))?;
+    let mut writer = Writer::new(file, seed(identity, described.meta.index));
+    let begun = writer.write(&header::encode(identity, described));
+    begun.map_err(StoreError::io("writing", temporary))?;
+    Ok(writer)
+}
+
+/// Makes a file durable under its name, and removes the oldest.
+fn finish(
+    disk: &dyn Disk,
+    mut writer: Writer,
     index: LogIndex,
-    records: impl Iterator<Item = Vec<u8>>,
+    temporary: &str,
 ) -> Result<Written, StoreError> {
     let name = file_name(index);
-    let names = disk.list().map_err(StoreError::io("listing", "the data directory"))?;
-    if names.iter().any(|name| name == TEMPORARY) {
-        disk.remove(TEMPORARY).map_err(StoreError::io("removing", TEMPORARY))?;
-    }
-    let file = disk.create(TEMPORARY).map_err(StoreError::io("creating", &name))?;
-    let mut writer = Writer::new(file);
-    let write = || {
-        writer.begin(identity, index)?;
-        for record in records {
-            writer.add(&record)?;
-        }
-        writer.finish()
-    };
-    write().map_err(StoreError::io("writing", &name))?;
-    let renamed = disk.rename(TEMPORARY, &name).and_then(|()| disk.sync_names());
+    writer.finish().map_err(StoreError::io("writing", &name))?;
+    let renamed = disk.rename(temporary, &name).and_then(|()| disk.sync_names());
     renamed.map_err(StoreError::io("renaming", &name))?;
     let mut older = list(disk)?;
     older.retain(|other| *other < index);
@@ -112,9 +129,11 @@ pub fn open(
     identity: &Identity,
     index: LogIndex,
 ) -> Result<Snapshot, StoreError> {
-    let snapshot = Snapshot { disk: Arc::clone(disk), identity: *identity, index };
-    let mut chunks = snapshot.chunks()?;
+    let described = Described { meta: SnapshotMeta::solo(index), installed: false };
+    let mut snapshot = Snapshot { disk: Arc::clone(disk), identity: *identity, described };
+    let (mut chunks, described) = snapshot.chunks()?;
     while chunks.next_chunk()?.is_some() {}
+    snapshot.described = described;
     Ok(snapshot)
 }
 
@@ -122,14 +141,34 @@ pub fn open(
 pub struct Snapshot {
     disk: Arc<dyn Disk>,
     identity: Identity,
-    index: LogIndex,
+    described: Described,
 }
 
 impl Snapshot {
     /// The state's log index.
     #[must_use]
     pub fn index(&self) -> LogIndex {
-        self.index
+        self.described.meta.index
+    }
+
+    /// What it is of.
+    #[must_use]
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.described.meta
+    }
+
+    /// Whether it came from another server.
+    pub(crate) fn is_installed(&self) -> bool {
+        self.described.installed
+    }
+
+    /// The records as they are stored, for [`Incoming::add`] on another server.
+    ///
+    /// # Errors
+    /// If the file can't be opened any more.
+    pub fn encoded(&self) -> Result<EncodedRecords, StoreError> {
+        let (chunks, _) = self.chunks()?;
+        Ok(EncodedRecords { chunks, chunk: Vec::new(), at: 0, done: false })
     }
 
     /// The records, in the order in which they were written.
@@ -137,12 +176,12 @@ impl Snapshot {
     /// # Errors
     /// If the file can't be opened any more.
     pub fn records(&self) -> Result<Records, StoreError> {
-        let chunks = self.chunks()?;
-        Ok(Records { chunks, chunk: Vec::new(), at: 0, done: false })
+        Ok(Records { encoded: self.encoded()? })
     }
 
-    fn chunks(&self) -> Result<Chunks, StoreError> {
-        let name = file_name(self.index);
+    fn chunks(&self) -> Result<(Chunks, Described), StoreError> {
+        let index = self.index();
+        let name = file_name(index);
         let file = self.disk.open(&name).map_err(StoreError::io("opening", &name))?;
         let length = file.len().map_err(StoreError::io("reading", &name))?;
         let mut chunks = Chunks {
@@ -150,13 +189,13 @@ impl Snapshot {
             name,
             length,
             offset: 0,
-            seed: seed(&self.identity, self.index),
+            seed: seed(&self.identity, index),
             sequence: 0,
             total: 0,
             digest: blake3::Hasher::new(),
         };
-        chunks.begin(&self.identity, self.index)?;
-        Ok(chunks)
+        let described = chunks.begin(&self.identity, index)?;
+        Ok((chunks, described))
     }
 }
 
@@ -168,16 +207,6 @@ pub(crate) fn file_name(index: LogIndex) -> String {
 /// What all checksums of a snapshot begin with.
 fn seed(identity: &Identity, index: LogIndex) -> u32 {
     crc32c::crc32c_append(identity.salt(), &index.0.to_le_bytes())
-}
-
-fn header(identity: &Identity, index: LogIndex) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(HEADER_BYTES);
-    bytes.extend(MAGIC);
-    bytes.extend(FORMAT.to_le_bytes());
-    bytes.extend(identity.salt().to_le_bytes());
-    bytes.extend(index.0.to_le_bytes());
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
-    bytes
 }
 
 /// The checksum of chunk number `sequence`.
@@ -200,10 +229,10 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(file: Box<dyn DiskFile>) -> Self {
+    fn new(file: Box<dyn DiskFile>, seed: u32) -> Self {
         Self {
             file,
-            seed: 0,
+            seed,
             offset: 0,
             synced: 0,
             sequence: 0,
@@ -212,11 +241,6 @@ impl Writer {
             count: 0,
             digest: blake3::Hasher::new(),
         }
-    }
-
-    fn begin(&mut self, identity: &Identity, index: LogIndex) -> std::io::Result<()> {
-        self.seed = seed(identity, index);
-        self.write(&header(identity, index))
     }
 
     fn add(&mut self, record: &[u8]) -> std::io::Result<()> {
@@ -299,22 +323,33 @@ impl Chunks {
         Ok(bytes)
     }
 
-    fn begin(&mut self, identity: &Identity, index: LogIndex) -> Result<(), StoreError> {
-        let found = self.read(HEADER_BYTES)?;
-        let expected = header(identity, index);
-        self.digest.update(&found);
-        if found == expected {
-            return Ok(());
-        }
-        self.offset = 0;
-        let (covered, crc) = found.split_at(HEADER_BYTES - 4);
-        if !found.starts_with(MAGIC) || crc32c::crc32c(covered).to_le_bytes() != crc {
+    fn begin(&mut self, identity: &Identity, index: LogIndex) -> Result<Described, StoreError> {
+        let mut found = self.read(START_BYTES)?;
+        let format = u32::from_le_bytes(Fields(&found[MAGIC.len()..]).take());
+        let rest = if format == FORMAT {
+            let length = self.read(LENGTH_BYTES)?;
+            found.extend_from_slice(&length);
+            usize::try_from(u32::from_le_bytes(Fields(&length).take())).unwrap_or(usize::MAX)
+        } else {
+            FORMAT_1_BYTES
+        };
+        if !(4..=META_BYTES_MAX).contains(&rest) {
+            self.offset = 0;
             return Err(self.damaged("the header is not whole"));
         }
-        let name = &self.name;
-        Err(StoreError::Foreign(format!(
-            "{name} has another format than {FORMAT}, or belongs to another server, cluster or log index"
-        )))
+        found.extend(self.read(rest)?);
+        self.digest.update(&found);
+        let (covered, crc) = found.split_at(found.len() - 4);
+        if !found.starts_with(MAGIC) || crc32c::crc32c(covered).to_le_bytes() != crc {
+            self.offset = 0;
+            return Err(self.damaged("the header is not whole"));
+        }
+        header::decode(&found, identity, index).ok_or_else(|| {
+            StoreError::Foreign(format!(
+                "{} has another format than 1 or {FORMAT}, or belongs to another server, cluster or log index",
+                self.name
+            ))
+        })
     }
 
     /// The payload of the next chunk; `None` behind the last one, if all is well.
@@ -351,16 +386,16 @@ impl Chunks {
     }
 }
 
-/// The records of a snapshot, in order. After an error nothing more comes.
-pub struct Records {
+/// The records of a snapshot as they are stored, in order. After an error nothing more comes.
+pub struct EncodedRecords {
     chunks: Chunks,
     chunk: Vec<u8>,
     at: usize,
     done: bool,
 }
 
-impl Records {
-    fn next_record(&mut self) -> Result<Option<Record>, StoreError> {
+impl EncodedRecords {
+    fn next_record(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
         while self.at >= self.chunk.len() {
             match self.chunks.next_chunk()? {
                 Some((_, payload)) => (self.chunk, self.at) = (payload, 0),
@@ -373,14 +408,12 @@ impl Records {
             .and_then(|(length, rest)| rest.get(..u32::from_le_bytes(*length) as usize));
         let record = record.ok_or_else(|| self.chunks.damaged("a record is cut off"))?;
         self.at += 4 + record.len();
-        let file = self.chunks.name.clone();
-        let decoded = rota_wire::snapshot::decode_record(record);
-        decoded.map(Some).map_err(|source| StoreError::Record { file, source })
+        Ok(Some(record.to_vec()))
     }
 }
 
-impl Iterator for Records {
-    type Item = Result<Record, StoreError>;
+impl Iterator for EncodedRecords {
+    type Item = Result<Vec<u8>, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.done {
@@ -389,5 +422,24 @@ impl Iterator for Records {
         let next = self.next_record().transpose();
         self.done = !matches!(next, Some(Ok(_)));
         next
+    }
+}
+
+/// The records of a snapshot, in order. After an error nothing more comes.
+pub struct Records {
+    encoded: EncodedRecords,
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let decoded = self.encoded.next()?.and_then(|record| {
+            let file = || self.encoded.chunks.name.clone();
+            let decoded = rota_wire::snapshot::decode_record(&record);
+            decoded.map_err(|source| StoreError::Record { file: file(), source })
+        });
+        self.encoded.done |= decoded.is_err();
+        Some(decoded)
     }
 }

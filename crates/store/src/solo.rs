@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 
 use rota_ports::{
-    Effects, EntryBytes, Frame, FrameSeq, LogStatus, ProposeRefused, ReadId, ReplicatedLog,
+    Change, ChangeRefused, Committed, Effects, EntryBytes, Frame, FrameSeq, LogEntry, LogStatus,
+    MemberStatus, ProposeRefused, ReadId, ReplicatedLog, SnapshotMeta,
 };
-use rota_types::LogIndex;
 use rota_types::limits::ENTRY_BYTES_MAX;
+use rota_types::{LogIndex, ServerId};
 
 /// How much may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct SoloLog {
     /// The frame that is being made durable.
     in_flight: Option<Frame>,
     /// Durable, and not handed out yet.
-    committed: Vec<(LogIndex, EntryBytes)>,
+    committed: Vec<Committed>,
     reads: Vec<ReadId>,
     bytes: usize,
     last_frame: FrameSeq,
@@ -65,6 +66,14 @@ impl SoloLog {
 }
 
 impl ReplicatedLog for SoloLog {
+    fn tick(&mut self) {
+        // Nothing here depends on time.
+    }
+
+    fn step(&mut self, _from: ServerId, _message: &[u8]) {
+        // There is nobody else.
+    }
+
     fn propose(&mut self, entry: EntryBytes) -> Result<(), ProposeRefused> {
         let count = self.in_flight_count();
         let too_many = count >= self.limits.entries;
@@ -88,15 +97,39 @@ impl ReplicatedLog for SoloLog {
             return;
         };
         let entries = (done.first.0..).map(LogIndex).zip(done.entries);
-        for (index, entry) in entries {
-            self.bytes = self.bytes.saturating_sub(entry.len());
+        for (index, LogEntry { bytes, .. }) in entries {
+            self.bytes = self.bytes.saturating_sub(bytes.len());
             self.durable = index;
-            self.committed.push((index, entry));
+            self.committed.push(Committed { index, entry: Some(bytes) });
         }
     }
 
-    fn compact(&mut self, _index: LogIndex) {
+    fn link_reset(&mut self, _peer: ServerId) {
+        // There is nobody else.
+    }
+
+    fn snapshot_meta(&self, index: LogIndex) -> Option<SnapshotMeta> {
+        (index <= self.durable).then(|| SnapshotMeta::solo(index))
+    }
+
+    fn compact(&mut self, _snapshot: SnapshotMeta) {
         // Nothing is kept in memory once it is committed.
+    }
+
+    fn installed(&mut self, _snapshot: SnapshotMeta) {
+        // It is never asked for.
+    }
+
+    fn install_failed(&mut self) {
+        // It is never asked for.
+    }
+
+    fn change_members(&mut self, _changes: &[Change]) -> Result<(), ChangeRefused> {
+        Err(ChangeRefused::Invalid("this server runs alone; found a cluster first"))
+    }
+
+    fn transfer_leader(&mut self, _to: ServerId) -> Result<(), ProposeRefused> {
+        Err(ProposeRefused::Busy)
     }
 
     fn poll(&mut self) -> Effects {
@@ -106,16 +139,24 @@ impl ReplicatedLog for SoloLog {
             let next = Frame {
                 seq: self.last_frame,
                 first: self.durable.next(),
-                entries: self.queued.drain(..).collect(),
+                entries: self.queued.drain(..).map(LogEntry::command).collect(),
+                state: None,
+                reset: false,
             };
             self.in_flight = Some(next.clone());
             frame = Some(next);
         }
         let reads = self.reads.drain(..).map(|read| (read, self.durable));
-        Effects { frame, reads: reads.collect(), committed: std::mem::take(&mut self.committed) }
+        let committed = std::mem::take(&mut self.committed);
+        Effects { frame, committed, reads: reads.collect(), ..Effects::default() }
     }
 
     fn status(&self) -> LogStatus {
-        LogStatus { leads: true, last: self.last, committed: self.durable }
+        let (last, committed) = (self.last, self.durable);
+        LogStatus { leads: true, last, committed, lease_ticks: u64::MAX, ..LogStatus::default() }
+    }
+
+    fn members(&self) -> Vec<MemberStatus> {
+        Vec::new()
     }
 }

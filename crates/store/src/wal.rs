@@ -1,5 +1,6 @@
 //! The log on disk.
 
+mod body;
 mod open;
 mod read;
 
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rota_ports::{Frame, Store};
+use rota_ports::{Frame, LogEntry, Store};
 use rota_types::LogIndex;
 
 use crate::disk::{Disk, DiskFile};
@@ -15,6 +16,7 @@ use crate::sector::{PAGE, SECTOR};
 use crate::segment::{self, Header, Kind, Place};
 use crate::{Identity, StoreError};
 
+use body::ProtocolState;
 pub use read::{Entries, LogReader};
 
 /// How long a segment is unless told otherwise.
@@ -40,6 +42,9 @@ impl Default for WalOptions {
 
 /// The log on disk: segments of fixed size, written one after the other, and dropped from the front once a snapshot covers them.
 ///
+/// Entries at the end can become void: a batch says from which index on its entries take the place of older ones. The protocol's
+/// own memory lies in the log as well, and again at the start of each segment, so that it outlives the dropped ones.
+///
 /// What is appended is written by the next [`sync`](Store::sync) as one batch, so that at most one write is ever under way: whatever
 /// follows a write that was cut off can't be part of the log. After any error the log refuses everything.
 pub struct Wal {
@@ -48,7 +53,9 @@ pub struct Wal {
     segment_sectors: u64,
     shared: Arc<Shared>,
     active: Active,
-    waiting: Waiting,
+    waiting: Option<Waiting>,
+    /// The protocol's memory, as it is stored.
+    state: Option<ProtocolState>,
     /// Files whose space can be written over.
     spares: Vec<String>,
     failed: bool,
@@ -61,13 +68,16 @@ struct Active {
     next_sector: u64,
     /// The checksum of the last batch.
     chain: u32,
+    /// Whether the protocol's memory, if there is any, is in this segment.
+    has_state: bool,
 }
 
 /// What has been appended and not synced.
-#[derive(Default)]
 struct Waiting {
-    body: Vec<u8>,
-    count: u32,
+    first: u64,
+    entries: Vec<LogEntry>,
+    state: Option<ProtocolState>,
+    reset: bool,
 }
 
 /// What readers need to know.
@@ -80,6 +90,8 @@ struct SharedState {
     segments: Vec<SegmentInfo>,
     /// The last durable entry.
     last: u64,
+    /// Where entries became void, oldest first.
+    cuts: Vec<Cut>,
     /// Where readers begin: segments from there on stay.
     pins: BTreeMap<u64, u64>,
     next_pin: u64,
@@ -91,6 +103,25 @@ struct SegmentInfo {
     header: Header,
     /// The sector behind the last durable batch of entries.
     end: u64,
+}
+
+/// A batch that took the place of older entries.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// The batch's segment and sector.
+    place: (u64, u64),
+    /// Entries from this one on that stand before that place are void.
+    first: u64,
+}
+
+impl SharedState {
+    /// Notes a durable batch of `count` entries from `first` on.
+    fn note_batch(&mut self, place: (u64, u64), first: u64, count: u64) {
+        if first <= self.last {
+            self.cuts.push(Cut { place, first });
+        }
+        self.last = first - 1 + count;
+    }
 }
 
 impl Shared {
@@ -144,40 +175,81 @@ impl Wal {
         Ok(())
     }
 
+    /// The protocol's memory that was found, or was made durable last.
+    #[must_use]
+    pub fn protocol_state(&self) -> Option<Arc<[u8]>> {
+        self.state.clone()
+    }
+
+    /// Declares everything void: a durable snapshot leads up to `first`.
+    pub(crate) fn reset(&mut self, first: LogIndex) -> io::Result<()> {
+        self.waiting =
+            Some(Waiting { first: first.0, entries: Vec::new(), state: None, reset: true });
+        self.sync()
+    }
+
     fn take(&mut self, frame: &Frame) -> io::Result<()> {
-        let next = self.last_index().0 + u64::from(self.waiting.count) + 1;
-        if frame.first.0 != next {
+        let first = frame.first.0;
+        let (start, oldest) = (self.last_index().0 + 1, self.first_index().0);
+        let waiting = self.waiting.get_or_insert_with(|| Waiting {
+            first: start,
+            entries: Vec::new(),
+            state: None,
+            reset: false,
+        });
+        if frame.reset {
+            waiting.first = first;
+            waiting.entries.clear();
+            waiting.reset = true;
+        }
+        let next = waiting.first + waiting.entries.len() as u64;
+        let lowest = if waiting.reset { waiting.first } else { oldest };
+        if !(lowest..=next).contains(&first) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("frame starts at {}, the log goes on at {next}", frame.first),
+                format!("frame starts at {first}, the log goes from {lowest} to {next}"),
             ));
         }
-        let too_big = |_| io::Error::new(io::ErrorKind::InvalidInput, "too much at once");
-        for entry in &frame.entries {
-            let length = u32::try_from(entry.len()).map_err(too_big)?;
-            self.waiting.body.extend(length.to_le_bytes());
-            self.waiting.body.extend_from_slice(entry);
+        let kept = usize::try_from(first.saturating_sub(waiting.first)).unwrap_or(usize::MAX);
+        waiting.entries.truncate(kept);
+        waiting.first = waiting.first.min(first);
+        waiting.entries.extend(frame.entries.iter().cloned());
+        if frame.state.is_some() {
+            waiting.state.clone_from(&frame.state);
         }
-        let count = u32::try_from(frame.entries.len()).map_err(too_big)?;
-        self.waiting.count = self.waiting.count.saturating_add(count);
         Ok(())
     }
 
-    fn write_waiting(&mut self) -> io::Result<()> {
-        let needed = segment::batch_sectors(self.waiting.body.len());
-        // One sector stays free for the seal.
-        if self.active.next_sector + needed + 1 > self.active.header.sectors {
-            self.roll(needed)?;
+    fn write_waiting(&mut self, waiting: Waiting) -> io::Result<()> {
+        let Waiting { first, entries, state, reset } = waiting;
+        self.active.has_state &= state.is_none();
+        if state.is_some() {
+            self.state = state;
         }
-        let first = self.last_index().0 + 1;
-        let Waiting { body, count } = std::mem::take(&mut self.waiting);
-        self.write_batch(Kind::Entries, (first, count), &body)?;
-        let mut state = self.shared.lock();
-        state.last += u64::from(count);
-        if let Some(info) = state.segments.last_mut() {
+        let needed = segment::batch_sectors(body::length(self.state.as_ref(), &entries));
+        // One sector stays free for the seal.
+        let is_full = self.active.next_sector + needed + 1 > self.active.header.sectors;
+        if is_full || reset || !self.active.header.is_current {
+            self.roll(needed, reset.then_some(first))?;
+        }
+        let state = self.state.as_ref().filter(|_| !self.active.has_state);
+        let too_big = || io::Error::new(io::ErrorKind::InvalidInput, "too much at once");
+        let body = body::encode(state, &entries).ok_or_else(too_big)?;
+        let count = u32::try_from(entries.len()).map_err(|_| too_big())?;
+        let place = (self.active.header.id, self.active.next_sector);
+        self.write_batch(Kind::Changes, (first, count), &body)?;
+        self.active.has_state = true;
+        let mut shared = self.shared.lock();
+        if reset {
+            shared.cuts.clear();
+            shared.last = first - 1;
+        }
+        shared.note_batch(place, first, u64::from(count));
+        if let Some(info) = shared.segments.last_mut() {
             info.end = self.active.next_sector;
         }
-        Ok(())
+        drop(shared);
+        if reset { self.drop_void() } else { Ok(()) }
     }
 
     fn write_batch(&mut self, kind: Kind, span: (u64, u32), body: &[u8]) -> io::Result<()> {
@@ -196,18 +268,23 @@ impl Wal {
         }
     }
 
-    /// Goes on in a new segment with room for a batch of `needed` sectors. The new one is durable before the old one is sealed, and
-    /// the old one is sealed before anything is written to the new one: a segment that is missing shows either way.
-    fn roll(&mut self, needed: u64) -> io::Result<()> {
+    /// Goes on in a new segment with room for a batch of `needed` sectors, after a reset with entry `reset`. The new one is durable
+    /// before the old one is sealed, and the old one is sealed before anything is written to the new one: a segment that is missing
+    /// shows either way.
+    fn roll(&mut self, needed: u64, reset: Option<u64>) -> io::Result<()> {
+        let next = self.last_index().0 + 1;
         let header = Header {
             id: self.active.header.id + 1,
             sectors: self.segment_sectors.max(rounded(needed + 2)),
-            first: self.last_index().0 + 1,
+            first: reset.unwrap_or(next),
             chain: self.active.chain,
+            reset: reset.is_some(),
+            is_current: true,
         };
         let file = self.make_segment(&header)?;
-        self.write_batch(Kind::Seal, (header.first, 0), &[])?;
-        self.active = Active { file, header, next_sector: 1, chain: header.chain };
+        self.write_batch(Kind::Seal, (next, 0), &[])?;
+        let has_state = self.state.is_none();
+        self.active = Active { file, header, next_sector: 1, chain: header.chain, has_state };
         self.shared.lock().segments.push(SegmentInfo { header, end: 1 });
         Ok(())
     }
@@ -225,11 +302,26 @@ impl Wal {
             // A segment goes when the one behind it begins at or before what is kept.
             let later = state.segments.iter().skip(1);
             let count = later.take_while(|info| info.header.first <= keep_from).count();
-            state.segments.drain(..count).collect::<Vec<_>>()
+            state.drop_first(count)
         };
+        self.discard(&gone)
+    }
+
+    /// Drops the segments before the active one, whoever reads them.
+    fn drop_void(&mut self) -> io::Result<()> {
+        let gone = {
+            let mut state = self.shared.lock();
+            let count = state.segments.len() - 1;
+            state.drop_first(count)
+        };
+        self.discard(&gone)
+    }
+
+    fn discard(&mut self, gone: &[SegmentInfo]) -> io::Result<()> {
         if gone.is_empty() {
             return Ok(());
         }
+        self.keep_state()?;
         for info in gone {
             let name = segment::file_name(info.header.id);
             if self.spares.len() < SPARES_MAX && info.header.sectors == self.segment_sectors {
@@ -242,6 +334,24 @@ impl Wal {
         }
         self.disk.sync_names()
     }
+
+    /// Makes sure that the protocol's memory is in the active segment.
+    fn keep_state(&mut self) -> io::Result<()> {
+        if self.active.has_state {
+            return Ok(());
+        }
+        let (first, entries) = (self.last_index().0 + 1, Vec::new());
+        self.write_waiting(Waiting { first, entries, state: None, reset: false })
+    }
+}
+
+impl SharedState {
+    fn drop_first(&mut self, count: usize) -> Vec<SegmentInfo> {
+        let gone: Vec<SegmentInfo> = self.segments.drain(..count).collect();
+        let oldest = self.segments.first().map_or(0, |info| info.header.id);
+        self.cuts.retain(|cut| cut.place.0 >= oldest);
+        gone
+    }
 }
 
 impl Store for Wal {
@@ -253,10 +363,10 @@ impl Store for Wal {
 
     fn sync(&mut self) -> io::Result<()> {
         self.check()?;
-        if self.waiting.count == 0 {
+        let Some(waiting) = self.waiting.take() else {
             return Ok(());
-        }
-        let done = self.write_waiting();
+        };
+        let done = self.write_waiting(waiting);
         self.guard(done)
     }
 

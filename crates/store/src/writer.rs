@@ -101,7 +101,7 @@ fn run(
                 Request::Append(frame) => {
                     store.append(&frame)?;
                     frames += 1;
-                    bytes += frame.entries.iter().map(|entry| entry.len()).sum::<usize>();
+                    bytes += frame.bytes();
                     last = Some(frame.seq);
                 }
                 Request::TruncateBefore(index) => truncate = truncate.max(Some(index)),

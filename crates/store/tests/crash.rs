@@ -1,13 +1,15 @@
 //! Crashes, damage and full disks: what was acknowledged is there afterwards, or the start is refused.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
 use rota_core::image::{Meta, Record};
-use rota_ports::{EntryBytes, Frame, FrameSeq, Store};
+use rota_ports::{EntryBytes, EntryKind, Frame, FrameSeq, LogEntry, Members, SnapshotMeta, Store};
 use rota_store::disk::{DirLock, Disk, DiskFile};
 use rota_store::mem_disk::{Chance, MemDisk};
 use rota_store::recover::{Options, Recovered, recover};
+use rota_store::snapshot::Incoming;
 use rota_store::wal::WalOptions;
 use rota_store::{ClusterId, Identity, StoreError, snapshot};
 use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Steady, Timestamp};
@@ -24,22 +26,41 @@ fn open_on(disk: &Arc<dyn Disk>) -> Result<Recovered, StoreError> {
     recover(disk, &Options { fresh: IDENTITY, cluster: None, server: None, wal })
 }
 
+/// What a log holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct View {
+    /// All entries that are still there; those that a snapshot covers may be gone.
+    entries: BTreeMap<u64, LogEntry>,
+    last: u64,
+    state: Option<Arc<[u8]>>,
+}
+
 /// What the log of a server should hold, and what it may.
 #[derive(Clone, Default)]
 struct Model {
-    /// Everything ever appended in this life, and what was found at its start; entry 1 first.
-    issued: Vec<EntryBytes>,
-    /// How many of these are acknowledged.
-    acked: usize,
+    /// Everything appended.
+    issued: View,
+    /// Everything acknowledged.
+    acked: View,
+    /// What is found instead if an operation that was cut off had reached the disk.
+    under_way: Option<View>,
     /// The last snapshot that was written to the end.
     snapshot: u64,
+    /// Makes every entry different from all others.
+    written: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Append(usize),
+    /// Appends in the place of this many entries, as far as no snapshot covers them, with a new term.
+    Replace(u64),
+    /// Stores the protocol's memory.
+    Remember,
     Sync,
     Snapshot,
+    /// Takes over the snapshot of another server that is this much further.
+    Install(u64),
     Truncate,
 }
 
@@ -48,6 +69,21 @@ struct Life {
     disk: Arc<dyn Disk>,
     opened: Recovered,
     frames: u64,
+}
+
+impl Model {
+    fn of(view: View, snapshot: u64, written: usize) -> Self {
+        let issued = view.clone();
+        Self { issued, acked: view, under_way: None, snapshot, written }
+    }
+
+    fn entry(&mut self, bytes: usize) -> LogEntry {
+        self.written += 1;
+        let text = format!("entry {} ", self.written);
+        let kind = if bytes.is_multiple_of(3) { EntryKind::Internal } else { EntryKind::Command };
+        let bytes = text.bytes().cycle().take(bytes).collect();
+        LogEntry { term: self.written as u64 / 7, kind, bytes }
+    }
 }
 
 impl Life {
@@ -59,37 +95,107 @@ impl Life {
         Ok(Self { opened: open_on(&disk)?, disk, frames: 0 })
     }
 
+    fn append(&mut self, frame: &Frame) -> Result<(), StoreError> {
+        self.opened.wal.append(frame).map_err(failed)
+    }
+
+    fn frame(&mut self, first: u64) -> Frame {
+        self.frames += 1;
+        let seq = FrameSeq(self.frames);
+        Frame { seq, first: LogIndex(first), entries: Vec::new(), state: None, reset: false }
+    }
+
     fn run(&mut self, op: Op, model: &mut Model) -> Result<(), StoreError> {
-        let wal = &mut self.opened.wal;
-        let io = |source| StoreError::Io { doing: "test".into(), source };
         match op {
             Op::Append(bytes) => {
-                let number = model.issued.len() + 1;
-                let text = format!("entry {number} of {}", model.acked);
-                let entry: EntryBytes = text.bytes().cycle().take(bytes).collect();
-                self.frames += 1;
-                let frame = Frame {
-                    seq: FrameSeq(self.frames),
-                    first: LogIndex(number as u64),
-                    entries: vec![entry.clone()],
-                };
-                model.issued.push(entry);
-                wal.append(&frame).map_err(io)
+                let mut frame = self.frame(model.issued.last + 1);
+                frame.entries = vec![model.entry(bytes)];
+                model.issued.take(&frame);
+                self.append(&frame)
+            }
+            Op::Replace(count) => {
+                let first = (model.issued.last + 1).saturating_sub(count).max(model.snapshot + 1);
+                let mut frame = self.frame(first);
+                frame.entries = vec![model.entry(120), model.entry(800)];
+                model.issued.take(&frame);
+                self.append(&frame)
+            }
+            Op::Remember => {
+                let mut frame = self.frame(model.issued.last + 1);
+                frame.state = Some(model.entry(40).bytes);
+                model.issued.take(&frame);
+                self.append(&frame)
             }
             Op::Sync => {
-                wal.sync().map_err(io)?;
-                model.acked = model.issued.len();
+                model.under_way = Some(model.issued.clone());
+                self.opened.wal.sync().map_err(failed)?;
+                model.acked = model.issued.clone();
+                model.under_way = None;
                 Ok(())
             }
             Op::Snapshot => {
-                let index = wal.last_index();
-                snapshot::write(self.disk.as_ref(), &IDENTITY, index, records(index))?;
+                let index = self.opened.wal.last_index();
+                // A snapshot covers only what can't become void.
+                let stays = |view: &View| view.entries.get(&index.0).cloned();
+                if stays(&model.issued) != stays(&model.acked) {
+                    return Ok(());
+                }
+                let meta = meta(index);
+                snapshot::write(self.disk.as_ref(), &IDENTITY, &meta, records(index))?;
                 model.snapshot = index.0;
                 Ok(())
             }
-            Op::Truncate => wal.truncate_before(LogIndex(model.snapshot)).map_err(io),
+            Op::Install(further) => self.install(model.issued.last + further, model),
+            Op::Truncate => {
+                let done = self.opened.wal.truncate_before(LogIndex(model.snapshot));
+                done.map_err(failed)
+            }
         }
     }
+
+    fn install(&mut self, index: u64, model: &mut Model) -> Result<(), StoreError> {
+        self.run(Op::Sync, model)?;
+        let installed =
+            View { entries: BTreeMap::new(), last: index, state: model.acked.state.clone() };
+        model.under_way = Some(installed.clone());
+        let index = LogIndex(index);
+        let mut incoming = Incoming::begin(&self.disk, &IDENTITY, meta(index))?;
+        for record in records(index) {
+            incoming.add(&rota_wire::snapshot::encode_record(&record))?;
+        }
+        incoming.finish()?;
+        model.snapshot = index.0;
+        model.acked = installed.clone();
+        model.issued = installed;
+        model.under_way = None;
+        let mut frame = self.frame(index.0 + 1);
+        frame.reset = true;
+        self.append(&frame)?;
+        self.run(Op::Sync, model)
+    }
+}
+
+impl View {
+    fn take(&mut self, frame: &Frame) {
+        self.entries.split_off(&frame.first.0);
+        self.entries.extend((frame.first.0..).zip(frame.entries.iter().cloned()));
+        self.last = frame.first.0 - 1 + frame.entries.len() as u64;
+        if frame.state.is_some() {
+            self.state.clone_from(&frame.state);
+        }
+    }
+}
+
+fn failed(source: io::Error) -> StoreError {
+    StoreError::Io { doing: "test".into(), source }
+}
+
+fn meta(index: LogIndex) -> SnapshotMeta {
+    let learners = vec![ServerId(index.0)];
+    let members =
+        Members { voters: vec![ServerId(1), ServerId(2)], learners, ..Members::default() };
+    // No entry has that term: a log that does not end before the snapshot does not agree with it.
+    SnapshotMeta { index, term: u64::MAX, members }
 }
 
 fn records(index: LogIndex) -> impl Iterator<Item = Record> {
@@ -105,39 +211,47 @@ fn records(index: LogIndex) -> impl Iterator<Item = Record> {
     }))
 }
 
-/// The entries behind the snapshot that was chosen, checked against the model: acked ⊆ recovered ⊆ issued, in order.
-fn check(opened: &Recovered, model: &Model, context: &str) -> usize {
+/// What was found behind the snapshot that was chosen: all that was acknowledged, or that and all of what was under way.
+fn check(opened: &Recovered, model: &Model, context: &str) -> View {
     let start = opened.start();
     if let Some(snapshot) = &opened.snapshot {
         let found: Vec<Record> =
             snapshot.records().expect("opens").collect::<Result<_, _>>().expect("is whole");
         assert_eq!(found, records(start).collect::<Vec<_>>(), "{context}");
+        assert_eq!(*snapshot.meta(), meta(start), "{context}");
     }
-    let mut last = usize::try_from(start.0).expect("is small");
-    for entry in opened.wal.replay(start.next()) {
-        let (index, bytes) = entry.unwrap_or_else(|error| panic!("{context}: {error}"));
-        assert_eq!(index.0, last as u64 + 1, "{context}: in order");
-        assert_eq!(Some(&bytes), model.issued.get(last), "{context}: entry {index}");
-        last += 1;
+    let mut found = View {
+        entries: BTreeMap::new(),
+        last: opened.wal.last_index().0,
+        state: opened.wal.protocol_state(),
+    };
+    for entry in opened.tail() {
+        let (index, entry) = entry.unwrap_or_else(|error| panic!("{context}: {error}"));
+        found.entries.insert(index.0, entry);
     }
-    assert_eq!(opened.wal.last_index(), LogIndex(last as u64), "{context}");
-    assert!(last >= model.acked, "{context}: {last} recovered, {} acknowledged", model.acked);
-    assert!(last <= model.issued.len(), "{context}: more than was issued");
-    last
+    let indexes: Vec<u64> = found.entries.keys().copied().collect();
+    assert_eq!(indexes, (start.0 + 1..=found.last).collect::<Vec<_>>(), "{context}: no gap");
+    let behind = |view: &View| {
+        let entries = view.entries.iter().filter(|(index, _)| **index > start.0);
+        let entries = entries.map(|(index, entry)| (*index, entry.clone())).collect();
+        View { entries, last: view.last, state: view.state.clone() }
+    };
+    let mut expected = std::iter::once(&model.acked).chain(&model.under_way);
+    let is_expected = expected.any(|view| behind(view) == found);
+    assert!(is_expected, "{context}: {found:?} was found");
+    found
 }
 
 /// Opens what a crash left, checks it, and checks that the log goes on from there.
 fn check_image(image: &MemDisk, model: &Model, context: &str) {
-    let mut model = model.clone();
     let mut life = Life::begin(image).unwrap_or_else(|error| panic!("{context}: {error}"));
-    let last = check(&life.opened, &model, context);
-    model.issued.truncate(last);
-    model.acked = last;
-    for op in [Op::Append(700), Op::Sync] {
+    let found = check(&life.opened, model, context);
+    let mut model = Model::of(found, life.opened.start().0, model.written);
+    for op in [Op::Replace(1), Op::Append(700), Op::Sync] {
         life.run(op, &mut model).expect("a healthy disk takes more");
     }
     drop(life);
-    let after = image.after_crash(last as u64);
+    let after = image.after_crash(model.acked.last);
     let opened = open(&after).unwrap_or_else(|error| panic!("{context}, again: {error}"));
     check(&opened, &model, context);
 }
@@ -181,16 +295,20 @@ fn every_crash_of(ops: &[Op], images: usize) -> u64 {
 
 #[test]
 fn every_crash_of_every_short_workload_keeps_what_was_acknowledged() {
-    let all = [Op::Append(300), Op::Append(1_400), Op::Sync, Op::Snapshot, Op::Truncate];
+    let common = [Op::Append(300), Op::Append(1_400), Op::Sync, Op::Snapshot, Op::Truncate];
+    let all = [&common[..], &[Op::Replace(1), Op::Remember, Op::Install(2)]].concat();
     let mut checked = 0;
-    for code in 0..all.len().pow(4) {
-        let mut rest = code;
-        let mut ops = Vec::new();
-        for _ in 0..4 {
-            ops.push(all[rest % all.len()]);
-            rest /= all.len();
+    for (choice, length) in [(&common[..], 4), (&all, 3)] {
+        for code in 0..choice.len().pow(length) {
+            let mut rest = code;
+            let mut ops = Vec::new();
+            for _ in 0..length {
+                ops.push(choice[rest % choice.len()]);
+                rest /= choice.len();
+            }
+            ops.push(Op::Sync);
+            checked += every_crash_of(&ops, 8);
         }
-        checked += every_crash_of(&ops, 8);
     }
     assert!(checked > 50_000, "{checked} crashes checked");
 }
@@ -200,6 +318,10 @@ fn every_crash_of_a_long_workload_keeps_what_was_acknowledged() {
     let mut ops = Vec::new();
     for round in 0..12 {
         ops.extend([Op::Append(200 + round * 150), Op::Append(90), Op::Sync]);
+        ops.extend([Op::Replace(2), Op::Remember, Op::Replace(1), Op::Sync]);
+        if round == 7 {
+            ops.extend([Op::Append(20), Op::Install(9), Op::Truncate]);
+        }
         if round % 3 == 2 {
             ops.extend([Op::Snapshot, Op::Append(10), Op::Truncate, Op::Sync]);
         }
@@ -218,12 +340,15 @@ fn a_crash_while_recovering_loses_nothing() {
         Op::Append(1_400),
         Op::Sync,
         Op::Append(1_400),
+        Op::Remember,
+        Op::Replace(2),
         Op::Sync,
         Op::Snapshot,
         Op::Truncate,
         Op::Append(1_400),
         Op::Append(1_400),
         Op::Sync,
+        Op::Install(3),
     ];
     for stop in 0.. {
         let disk = MemDisk::new();
@@ -261,14 +386,16 @@ fn random_lives_of_random_servers_keep_what_was_acknowledged() {
                 disk.stop_after(chance.below(60));
             }
             if let Ok(mut life) = Life::begin(&disk) {
-                let last = check(&life.opened, &model, &context);
-                model.issued.truncate(last);
-                model.acked = last;
+                let found = check(&life.opened, &model, &context);
+                model = Model::of(found, life.opened.start().0, model.written);
                 for _ in 0..chance.below(25) {
-                    let op = match chance.below(8) {
-                        0..4 => Op::Append(usize::try_from(chance.below(1_800)).expect("fits")),
-                        4..6 => Op::Sync,
-                        6 => Op::Snapshot,
+                    let op = match chance.below(24) {
+                        0..9 => Op::Append(usize::try_from(chance.below(1_800)).expect("fits")),
+                        9..14 => Op::Sync,
+                        14..17 => Op::Snapshot,
+                        17..19 => Op::Replace(chance.below(9)),
+                        19..21 => Op::Remember,
+                        21 => Op::Install(1 + chance.below(4)),
                         _ => Op::Truncate,
                     };
                     if life.run(op, &mut model).is_err() {
@@ -291,6 +418,9 @@ fn full_directory() -> (MemDisk, Model) {
     let mut ops = Vec::new();
     for round in 0..9 {
         ops.extend([Op::Append(500 + round * 90), Op::Append(60), Op::Sync]);
+        if round == 5 {
+            ops.extend([Op::Remember, Op::Replace(2), Op::Sync]);
+        }
         if round == 2 || round == 6 {
             ops.push(Op::Snapshot);
         }
@@ -307,8 +437,7 @@ fn full_directory() -> (MemDisk, Model) {
 fn detected_or_harmless(disk: &MemDisk, model: &Model, context: &str) -> bool {
     match open(disk) {
         Ok(opened) => {
-            let last = check(&opened, model, context);
-            assert_eq!(last, model.issued.len(), "{context}: a shortened log");
+            check(&opened, model, context);
             true
         }
         Err(StoreError::Damage(damage)) => {
@@ -398,16 +527,11 @@ fn an_error_at_any_operation_stops_the_log_for_good() {
             let failed = ops.iter().any(|op| life.run(*op, &mut model).is_err());
             if failed {
                 // The disk is well again; the log must not go on all the same.
-                let acked = model.acked;
                 assert!(life.opened.wal.sync().is_err(), "failed at {at}");
-                let next = Frame {
-                    seq: FrameSeq(99),
-                    first: life.opened.wal.last_index().next(),
-                    entries: vec![EntryBytes::from(&b"more"[..])],
-                };
-                assert!(life.opened.wal.append(&next).is_err(), "failed at {at}");
+                let mut next = life.frame(life.opened.wal.last_index().0 + 1);
+                next.entries = vec![LogEntry::command(EntryBytes::from(&b"more"[..]))];
+                assert!(life.append(&next).is_err(), "failed at {at}");
                 assert!(life.opened.wal.truncate_before(LogIndex(1)).is_err());
-                model.acked = acked;
             }
             drop(life);
             for image in disk.crash_images(16).iter().chain([&disk.after_kill()]) {
@@ -490,7 +614,7 @@ fn entries_that_are_being_read_are_not_dropped() {
     life.opened.wal.truncate_before(LogIndex(model.snapshot)).expect("works");
     assert_eq!(life.opened.wal.first_index(), first);
     let read: Vec<LogIndex> = reading.map(|entry| entry.expect("is there").0).collect();
-    assert_eq!(read.last(), Some(&LogIndex(model.issued.len() as u64 - 1)));
+    assert_eq!(read.last(), Some(&LogIndex(model.acked.last - 1)));
     life.opened.wal.truncate_before(LogIndex(model.snapshot)).expect("works");
     assert!(life.opened.wal.first_index() > first);
     let error = life.opened.wal.replay(first).next().expect("says so").expect_err("is dropped");
@@ -576,8 +700,7 @@ fn the_checks_catch_a_disk_that_lies_about_syncs() {
         assert!(!stopped);
         let wrong = disk.crash_images(64).iter().any(|image| {
             let opened = open(image);
-            let whole =
-                |opened: &Recovered| opened.wal.last_index() >= LogIndex(model.acked as u64);
+            let whole = |opened: &Recovered| opened.wal.last_index() >= LogIndex(model.acked.last);
             !opened.as_ref().is_ok_and(whole)
         });
         assert_eq!(wrong, files || names, "files {files}, names {names}");

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rota_core::State;
 use rota_core::command::{Command as Asked, QueueSpec};
-use rota_ports::{Frame, FrameSeq, ReplicatedLog, Store};
+use rota_ports::{
+    Committed, EntryBytes, Frame, FrameSeq, LogEntry, ReplicatedLog, SnapshotMeta, Store,
+};
 use rota_store::disk::{Disk, FsDisk};
 use rota_store::recover::{Options, Recovered, recover};
 use rota_store::solo::{SoloLimits, SoloLog};
@@ -31,6 +33,11 @@ fn open(path: &Path) -> Result<Recovered, StoreError> {
 fn entry(number: u64) -> rota_ports::EntryBytes {
     let queue = QueueSpec::named(&format!("queue-{number}"));
     rota_wire::log::encode_entry(Timestamp(number), Steady(number), &[Asked::CreateQueue(queue)])
+}
+
+fn frame(first: LogIndex, bytes: EntryBytes) -> Frame {
+    let entries = vec![LogEntry::command(bytes)];
+    Frame { seq: FrameSeq(1), first, entries, state: None, reset: false }
 }
 
 /// Applies everything that a directory holds.
@@ -84,9 +91,9 @@ fn snapshot_and_log_give_back_the_state() {
         assert_eq!(state_of(&opened).digest(), live.digest(), "life {life}");
         for _ in 0..40 {
             let index = opened.wal.last_index().next();
-            let entries = vec![entry(index.0)];
-            live.apply(&rota_wire::log::decode_entry(index, &entries[0]).expect("decodes"));
-            opened.wal.append(&Frame { seq: FrameSeq(1), first: index, entries }).expect("works");
+            let bytes = entry(index.0);
+            live.apply(&rota_wire::log::decode_entry(index, &bytes).expect("decodes"));
+            opened.wal.append(&frame(index, bytes)).expect("works");
             opened.wal.sync().expect("works");
         }
         if life > 0 {
@@ -94,7 +101,7 @@ fn snapshot_and_log_give_back_the_state() {
             let written = snapshot::write(
                 disk(directory.path()).as_ref(),
                 &opened.identity,
-                index,
+                &SnapshotMeta::solo(index),
                 live.records(),
             );
             assert_eq!(written.expect("works").records, live.records().count() as u64);
@@ -130,9 +137,9 @@ fn log_writer_and_solo_log_commit_what_is_on_the_disk() {
         if let Some(frame) = effects.frame {
             writer.append(frame);
         }
-        for (index, entry) in effects.committed {
+        for Committed { index, entry } in effects.committed {
             assert!(reader.last_index() >= index, "what is committed is durable");
-            committed.push(entry);
+            committed.push(entry.expect("a log of one server has no entries of its own"));
         }
         if committed.len() < proposed.len() {
             log.persisted(durable.recv_timeout(Duration::from_secs(20)).expect("goes on"));
@@ -140,6 +147,42 @@ fn log_writer_and_solo_log_commit_what_is_on_the_disk() {
     }
     assert_eq!(committed, proposed);
     drop(writer);
-    let read = reader.entries(LogIndex(1)).map(|entry| entry.expect("is whole").1);
+    let read = reader.entries(LogIndex(1)).map(|entry| entry.expect("is whole").1.bytes);
     assert_eq!(read.collect::<Vec<_>>(), proposed);
+}
+
+/// A directory that the first format of the log and of snapshots was written to: twelve entries, two segments, a snapshot of entry 5.
+const FORMAT_1: [(&str, &[u8]); 4] = [
+    ("identity", include_bytes!("golden/format1/identity")),
+    ("log-0000000000000001.seg", include_bytes!("golden/format1/log-0000000000000001.seg")),
+    ("log-0000000000000002.seg", include_bytes!("golden/format1/log-0000000000000002.seg")),
+    (
+        "snapshot-00000000000000000005.snap",
+        include_bytes!("golden/format1/snapshot-00000000000000000005.snap"),
+    ),
+];
+
+#[test]
+fn a_directory_of_the_first_format_is_read_and_goes_on_in_todays() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, bytes) in FORMAT_1 {
+        std::fs::write(directory.path().join(name), bytes).expect("writes");
+    }
+    let mut live = State::new();
+    for number in 1..=12 {
+        let decoded = rota_wire::log::decode_entry(LogIndex(number), &entry(number));
+        live.apply(&decoded.expect("decodes"));
+    }
+    let mut opened = open(directory.path()).expect("opens");
+    assert_eq!((opened.start(), opened.wal.last_index()), (LogIndex(5), LogIndex(12)));
+    assert_eq!(opened.snapshot_meta(), SnapshotMeta::solo(LogIndex(5)));
+    assert_eq!(state_of(&opened).digest(), live.digest());
+    opened.wal.append(&frame(LogIndex(13), entry(13))).expect("works");
+    opened.wal.sync().expect("works");
+    live.apply(&rota_wire::log::decode_entry(LogIndex(13), &entry(13)).expect("decodes"));
+    drop(opened);
+    let opened = open(directory.path()).expect("opens");
+    assert_eq!(state_of(&opened).digest(), live.digest());
+    let names: Vec<String> = disk(directory.path()).list().expect("lists");
+    assert!(names.contains(&"log-0000000000000003.seg".to_owned()), "{names:?}");
 }

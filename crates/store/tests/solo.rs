@@ -1,6 +1,8 @@
 //! The log of a single server keeps the contract of a replicated log.
 
-use rota_ports::{EntryBytes, Frame, FrameSeq, ProposeRefused, ReplicatedLog, contract};
+use rota_ports::{
+    Committed, EntryBytes, Frame, FrameSeq, LogEntry, ProposeRefused, ReplicatedLog, contract,
+};
 use rota_store::solo::{SoloLimits, SoloLog};
 use rota_types::LogIndex;
 
@@ -45,7 +47,9 @@ fn what_is_proposed_during_a_write_makes_up_the_next_frame() {
     let frame = |seq, first, sizes: &[usize]| Frame {
         seq: FrameSeq(seq),
         first: LogIndex(first),
-        entries: sizes.iter().map(|size| entry(*size)).collect(),
+        entries: sizes.iter().map(|size| LogEntry::command(entry(*size))).collect(),
+        state: None,
+        reset: false,
     };
     log.propose(entry(1)).expect("taken");
     assert_eq!(log.poll().frame, Some(frame(1, 1, &[1])));
@@ -54,7 +58,7 @@ fn what_is_proposed_during_a_write_makes_up_the_next_frame() {
     assert_eq!(log.poll().frame, None, "one frame at a time");
     log.persisted(FrameSeq(1));
     let effects = log.poll();
-    assert_eq!(effects.committed, vec![(LogIndex(1), entry(1))]);
+    assert_eq!(effects.committed, vec![Committed { index: LogIndex(1), entry: Some(entry(1)) }]);
     assert_eq!(effects.frame, Some(frame(2, 2, &[2, 3])));
 }
 

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rota_ports::{EntryBytes, Frame, FrameSeq, Store};
+use rota_ports::{EntryBytes, Frame, FrameSeq, LogEntry, Store};
 use rota_store::writer::LogWriter;
 use rota_types::LogIndex;
 
@@ -73,7 +73,9 @@ fn frame(seq: u64) -> Frame {
     Frame {
         seq: FrameSeq(seq),
         first: LogIndex(seq),
-        entries: vec![EntryBytes::from(&b"entry"[..])],
+        entries: vec![LogEntry::command(EntryBytes::from(&b"entry"[..]))],
+        state: None,
+        reset: false,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use super::body::{self, ProtocolState};
 use super::{
-    Active, SPARE_PREFIX, SegmentInfo, Shared, SharedState, Waiting, Wal, WalOptions, failed,
+    Active, Cut, SPARE_PREFIX, SegmentInfo, Shared, SharedState, Wal, WalOptions, failed,
     make_segment, rounded,
 };
 use crate::disk::{Disk, DiskFile};
@@ -24,6 +25,10 @@ struct Scanned {
     chain: u32,
     /// Whether a seal follows.
     sealed: bool,
+    /// The batches that took the place of older entries.
+    cuts: Vec<Cut>,
+    /// The protocol's memory, as far as this segment holds it.
+    state: Option<ProtocolState>,
 }
 
 impl Wal {
@@ -33,7 +38,14 @@ impl Wal {
         identity: Identity,
         options: WalOptions,
     ) -> Result<Self, StoreError> {
-        let header = Header { id: 1, sectors: segment_sectors(options), first: 1, chain: 0 };
+        let header = Header {
+            id: 1,
+            sectors: segment_sectors(options),
+            first: 1,
+            chain: 0,
+            reset: false,
+            is_current: true,
+        };
         let made = make_segment(disk.as_ref(), &identity, &header, None);
         let scanned = Scanned {
             file: made.map_err(failed("creating", 1))?,
@@ -42,6 +54,8 @@ impl Wal {
             last: 0,
             chain: 0,
             sealed: false,
+            cuts: Vec::new(),
+            state: None,
         };
         Ok(Self::assemble(disk, identity, options, vec![scanned]))
     }
@@ -74,6 +88,7 @@ impl Wal {
         let mut wal = Self::assemble(disk, identity, options, segments);
         wal.find_spares(&names)?;
         wal.settle()?;
+        wal.finish_reset()?;
         Ok(wal)
     }
 
@@ -86,24 +101,45 @@ impl Wal {
         let infos = segments.iter();
         let infos = infos.map(|scanned| SegmentInfo { header: scanned.header, end: scanned.end });
         let infos: Vec<SegmentInfo> = infos.collect();
+        let cuts = segments.iter().flat_map(|scanned| scanned.cuts.iter().copied()).collect();
+        let state = segments.iter().rev().find_map(|scanned| scanned.state.clone());
         let active = segments.into_iter().next_back().expect("a log has a segment");
-        let state =
-            SharedState { segments: infos, last: active.last, pins: BTreeMap::new(), next_pin: 0 };
+        let has_state = active.state.is_some() || state.is_none();
+        let shared = SharedState {
+            segments: infos,
+            last: active.last,
+            cuts,
+            pins: BTreeMap::new(),
+            next_pin: 0,
+        };
         Self {
             disk,
             identity,
             segment_sectors: segment_sectors(options),
-            shared: Arc::new(Shared { state: Mutex::new(state) }),
+            shared: Arc::new(Shared { state: Mutex::new(shared) }),
             active: Active {
                 file: active.file,
                 header: active.header,
                 next_sector: active.end,
                 chain: active.chain,
+                has_state,
             },
-            waiting: Waiting::default(),
+            waiting: None,
+            state,
             spares: Vec::new(),
             failed: false,
         }
+    }
+
+    /// Drops what a reset made void, if it was interrupted before that.
+    fn finish_reset(&mut self) -> Result<(), StoreError> {
+        let void = {
+            let mut shared = self.shared.lock();
+            let reset = shared.segments.iter().rposition(|info| info.header.reset);
+            shared.drop_first(reset.unwrap_or(0))
+        };
+        let names = shared_names(&void);
+        self.discard(&void).map_err(StoreError::io("removing", &names))
     }
 
     fn find_spares(&mut self, names: &[String]) -> Result<(), StoreError> {
@@ -138,13 +174,14 @@ impl Wal {
                     sector: scanned.end,
                     chain: scanned.chain,
                 };
-                let span = (self.active.header.first, 0);
+                let span = (scanned.last + 1, 0);
                 let (bytes, _) = segment::encode_batch(place, Kind::Seal, span, &[]);
                 let mut before = Active {
                     file: scanned.file,
                     header: scanned.header,
                     next_sector: scanned.end,
                     chain: scanned.chain,
+                    has_state: true,
                 };
                 before.write(bytes).map_err(failed("sealing", id))?;
             }
@@ -153,12 +190,21 @@ impl Wal {
     }
 }
 
+fn shared_names(segments: &[SegmentInfo]) -> String {
+    let names: Vec<String> =
+        segments.iter().map(|info| segment::file_name(info.header.id)).collect();
+    names.join(", ")
+}
+
 fn segment_sectors(options: WalOptions) -> u64 {
     rounded(options.segment_bytes.max(PAGE as u64).div_ceil(SECTOR as u64))
 }
 
 /// Checks that `next` goes on where `before` ends.
 fn follows(before: &Scanned, next: &Scanned, next_is_last: bool) -> Result<(), StoreError> {
+    if next.header.reset {
+        return Ok(()); // what was before is void, whole or not
+    }
     let offset = before.end * SECTOR as u64;
     let name = segment::file_name(before.header.id);
     if (next.header.first, next.header.chain) != (before.last + 1, before.chain) {
@@ -196,27 +242,34 @@ fn scan(
     let header = Header::decode(&bytes, id, identity)?;
     let mut place = Place { salt: identity.salt(), id, sector: 1, chain: header.chain };
     let mut last = header.first.wrapping_sub(1);
-    let mut sealed = false;
+    let (mut sealed, mut cuts, mut state) = (false, Vec::new(), None);
     let name = segment::file_name(id);
     loop {
         let offset = place.sector * SECTOR as u64;
-        match segment::find(&bytes, place) {
-            Found::Batch(Batch { first, .. }) if first != last.wrapping_add(1) => {
-                let what = format!("entry {first} follows entry {last}");
-                return Err(StoreError::damage(&name, offset, what));
-            }
-            Found::Batch(Batch { kind: Kind::Seal, .. }) => {
-                sealed = true;
-                break;
-            }
-            Found::Batch(batch) => {
-                last += u64::from(batch.count);
-                place.sector += batch.sectors;
-                place.chain = batch.crc;
-            }
+        let batch = match segment::find(&bytes, place) {
+            Found::Batch(batch) => batch,
             Found::Damage(offset, what) => return Err(StoreError::damage(&name, offset, what)),
             Found::End => break,
+        };
+        let first = batch.first;
+        let may_cut = batch.kind == Kind::Changes && first <= last;
+        if first != last.wrapping_add(1) && !may_cut {
+            let what = format!("entry {first} follows entry {last}");
+            return Err(StoreError::damage(&name, offset, what));
         }
+        if batch.kind == Kind::Seal {
+            sealed = true;
+            break;
+        }
+        if may_cut {
+            cuts.push(Cut { place: (id, place.sector), first });
+        }
+        if let Some(found) = state_in(&bytes, place, &batch) {
+            state = Some(found);
+        }
+        last = first.wrapping_sub(1).wrapping_add(u64::from(batch.count));
+        place.sector += batch.sectors;
+        place.chain = batch.crc;
     }
     let end = place.sector;
     if !sealed && let Some(offset) = segment::stray_batch(&bytes, place) {
@@ -227,5 +280,16 @@ fn scan(
         let next = segment::file_name(id + 1);
         return Err(StoreError::damage(&next, 0, "the segment is missing"));
     }
-    Ok(Scanned { file, header, end, last, chain: place.chain, sealed })
+    Ok(Scanned { file, header, end, last, chain: place.chain, sealed, cuts, state })
+}
+
+/// The protocol's memory in the batch at `place`, which was found whole.
+fn state_in(segment: &[u8], place: Place, batch: &Batch) -> Option<ProtocolState> {
+    let sectors = segment.get(usize::try_from(place.sector).ok()? * SECTOR..)?;
+    if !body::has_state(batch.kind, sectors.get(segment::BATCH_HEADER..)?) {
+        return None;
+    }
+    let length = usize::try_from(batch.sectors).ok()? * SECTOR;
+    let body = segment::body_of(sectors.get(..length)?, batch.body);
+    body::split_state(&body)?.0
 }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rota_ports::EntryBytes;
+use rota_ports::LogEntry;
 use rota_types::LogIndex;
 
+use super::body;
 use super::open::load;
-use super::{SegmentInfo, Shared};
+use super::{Cut, SegmentInfo, Shared};
 use crate::disk::Disk;
 use crate::sector::SECTOR;
 use crate::segment::{self, Batch, Found, Header, Kind, Place};
@@ -21,13 +22,16 @@ pub struct LogReader {
     shared: Arc<Shared>,
 }
 
-/// Durable entries in order. What they stand on is not dropped before they are.
+/// Durable entries in order, as they were when this was made: later on, entries that are not committed may become void. What they
+/// stand on is not dropped before they are, unless a snapshot of another server takes the place of the whole log.
 pub struct Entries {
     disk: Arc<dyn Disk>,
     identity: Identity,
     segments: VecDeque<SegmentInfo>,
+    cuts: Vec<Cut>,
+    started: bool,
     open: Option<OpenSegment>,
-    ready: VecDeque<(LogIndex, EntryBytes)>,
+    ready: VecDeque<(LogIndex, LogEntry)>,
     next: u64,
     last: u64,
     _pin: Pin,
@@ -70,6 +74,8 @@ impl LogReader {
             disk: Arc::clone(&self.disk),
             identity: self.identity,
             segments,
+            cuts: state.cuts.clone(),
+            started: false,
             open: None,
             ready: VecDeque::new(),
             next: from.0,
@@ -97,13 +103,15 @@ impl Entries {
             return Err(StoreError::damage("log", 0, what));
         };
         let id = info.header.id;
-        if info.header.first > self.next {
+        // In a later segment older entries may stand as well, in the place of void ones.
+        if info.header.first > self.next && !self.started {
             let what = format!(
                 "entry {} was asked for, the log begins with entry {}",
                 self.next, info.header.first
             );
             return Err(StoreError::damage(&segment::file_name(id), 0, what));
         }
+        self.started = true;
         let (_, bytes) = load(self.disk.as_ref(), id)?;
         let header = Header::decode(&bytes, id, &self.identity)?;
         let salt = self.identity.salt();
@@ -122,18 +130,25 @@ impl Entries {
         }
         let name = || segment::file_name(place.id);
         match segment::find(bytes, *place) {
-            Found::Batch(batch @ Batch { kind: Kind::Entries, .. }) => {
+            Found::Batch(batch @ Batch { kind: Kind::Plain | Kind::Changes, .. }) => {
                 let start = usize::try_from(place.sector).unwrap_or(usize::MAX) * SECTOR;
                 let length = usize::try_from(batch.sectors).unwrap_or(usize::MAX) * SECTOR;
                 let body = segment::body_of(&bytes[start..start + length], batch.body);
-                let entries = split(&body, &batch).ok_or_else(|| {
+                let entries = body::split(&body, &batch).ok_or_else(|| {
                     StoreError::damage(&name(), start as u64, "a batch's entries do not fill it")
                 })?;
+                let here = (place.id, place.sector);
+                let later = self.cuts.iter().filter(|cut| cut.place > here);
+                let valid_to = later.map(|cut| cut.first - 1).min().unwrap_or(u64::MAX);
                 place.sector += batch.sectors;
                 place.chain = batch.crc;
-                let wanted = self.next..=self.last;
+                let wanted = self.next..=self.last.min(valid_to);
                 self.ready
                     .extend(entries.into_iter().filter(|(index, _)| wanted.contains(&index.0)));
+                if self.ready.front().is_some_and(|(index, _)| index.0 != self.next) {
+                    let what = format!("entry {} is missing", self.next);
+                    return Err(StoreError::damage(&name(), start as u64, what));
+                }
                 if let Some((index, _)) = self.ready.back() {
                     self.next = index.0 + 1;
                 }
@@ -148,21 +163,8 @@ impl Entries {
     }
 }
 
-/// The entries of a batch; `None` if they do not fill it.
-fn split(mut body: &[u8], batch: &Batch) -> Option<Vec<(LogIndex, EntryBytes)>> {
-    let mut entries = Vec::new();
-    for index in (batch.first..).take(batch.count as usize) {
-        let (length, rest) = body.split_first_chunk::<4>()?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (entry, rest) = rest.split_at_checked(length)?;
-        entries.push((LogIndex(index), EntryBytes::from(entry)));
-        body = rest;
-    }
-    body.is_empty().then_some(entries)
-}
-
 impl Iterator for Entries {
-    type Item = Result<(LogIndex, EntryBytes), StoreError>;
+    type Item = Result<(LogIndex, LogEntry), StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if let Err(error) = self.advance() {
