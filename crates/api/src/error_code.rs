@@ -116,6 +116,35 @@ error_codes! {
         why: "Browsers say in the `Origin` header which site a page belongs to. The server takes requests of its own pages only, so that a \
               page that somebody visits can't run tasks on their machine."
     }
+    Unauthenticated {
+        code: "unauthenticated", status: Some(401), exit: exit::NOT_ALLOWED,
+        title: "The request does not prove who sends it.",
+        hint: "`rota login` keeps a token for a cluster; ROTA_TOKEN gives one to a program",
+        why: "This server belongs to a cluster that asks everybody who they are. Requests carry `Authorization: Bearer rota_…`; workers and \
+              servers show a certificate.\n\nNo token came along, or one that is mistyped, unknown, revoked or expired. An administrator \
+              makes a new one with `rota token create`."
+    }
+    Forbidden {
+        code: "forbidden", status: Some(403), exit: exit::NOT_ALLOWED,
+        title: "The token's role does not allow this.",
+        hint: "ask an administrator for a token with the role that `detail` names",
+        why: "A reader sees everything, a submitter also submits and cancels jobs, an operator also changes nodes and queues, an administrator \
+              also makes tokens. Workers and servers may do only what their certificate is for."
+    }
+    TooManyFailures {
+        code: "too-many-failures", status: Some(429), exit: exit::NOT_ALLOWED,
+        title: "Too many requests from this address had no valid token.",
+        hint: "wait for a minute, and correct the token that is sent",
+        why: "An address that sends wrong tokens again and again is not listened to for a while. Requests with a valid token are answered \
+              nevertheless."
+    }
+    NotSecured {
+        code: "not-secured", status: Some(409), exit: exit::CONFLICT,
+        title: "This server asks nobody who they are.",
+        hint: "stop the server, run `rota cluster init` on its data directory, and start it again",
+        why: "Tokens and certificates belong to a cluster with a certificate authority. A server without one listens on loopback only, and \
+              whoever reaches it may do everything."
+    }
     UnknownRoute {
         code: "unknown-route", status: Some(404), exit: exit::NOT_FOUND,
         title: "There is nothing at this path.",
@@ -147,6 +176,18 @@ error_codes! {
         hint: "`rota cluster status` lists the servers",
         why: "No server has this number, or the one that had it was removed. Numbers are given out once: a server that comes back with an \
               empty disk joins as a new one."
+    }
+    TokenNotFound {
+        code: "token-not-found", status: Some(404), exit: exit::NOT_FOUND,
+        title: "There is no such token.",
+        hint: "`rota token ls` lists the tokens",
+        why: "No token has this id: it was revoked, or its last use was taken. The id is the part of a token between `rota_` and the next `_`."
+    }
+    TokenExists {
+        code: "token-exists", status: Some(409), exit: exit::CONFLICT,
+        title: "Another token has this id.",
+        hint: "draw a new token",
+        why: "Ids are drawn at random, so that this means that the same id was sent twice with different secrets."
     }
     NodeNotFound {
         code: "node-not-found", status: Some(404), exit: exit::NOT_FOUND,

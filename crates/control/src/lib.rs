@@ -176,7 +176,10 @@ impl Controller {
                 | Event::QueuePaused(..)
                 | Event::ServerChanged(_)
                 | Event::ServerRemoved(_)
-                | Event::LevelRaised(_) => {}
+                | Event::LevelRaised(_)
+                | Event::TokenAdded(_)
+                | Event::TokenRevoked(_)
+                | Event::Noted(_) => {}
             }
         }
     }
@@ -270,6 +273,9 @@ fn may_start_something(event: &Event) -> bool {
         | Event::QueueRemoved(_)
         | Event::ServerChanged(_)
         | Event::ServerRemoved(_)
-        | Event::LevelRaised(_) => false,
+        | Event::LevelRaised(_)
+        | Event::TokenAdded(_)
+        | Event::TokenRevoked(_)
+        | Event::Noted(_) => false,
     }
 }

@@ -14,6 +14,7 @@ mod report;
 mod server;
 mod submit;
 mod tick;
+mod token;
 
 pub(crate) use submit::fresh_group;
 
@@ -37,8 +38,12 @@ impl State {
         self.steady = self.steady.max(entry.steady);
         let mut applied = Applied::default();
         for command in &entry.commands {
-            let outcome = self.apply_command(command, &mut applied.events);
-            applied.outcomes.push(outcome);
+            if let Command::Note(note) = command {
+                applied.note(note);
+            } else {
+                let outcome = self.apply_command(command, &mut applied.events);
+                applied.outcomes.push(outcome);
+            }
         }
         applied
     }
@@ -59,10 +64,12 @@ impl State {
             Command::PurgeQueue { queue } => self.purge_queue(queue, events),
             Command::RemoveQueue { queue } => self.remove_queue(queue, events),
             Command::Servers(command) => self.change_servers(command, events),
+            Command::Tokens(command) => self.change_tokens(command, events),
             Command::Tick => {
                 self.tick(events);
                 Ok(Reply::Done)
             }
+            Command::Note(_) => Ok(Reply::Done),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::job::{Counts, Group, Job, Slot, TaskState};
 use crate::shape::ShapeId;
 use crate::state::{State, slot_of};
 use crate::task::{Phase, Task};
+use crate::token::Grant;
 
 /// A broken invariant, by its number in ARCHITECTURE.md, with what was found.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,8 @@ pub enum Violation {
     /// I11: a group runs more than its `parallel_max`. The other limits may be lowered while tasks run, so that only the moment of
     /// placing can be checked; the simulator does.
     I11Limit(String),
+    /// I16: a join token has no use left, or a token is not under its id.
+    I16Token(String),
 }
 
 impl State {
@@ -44,6 +47,7 @@ impl State {
         self.check_counts(&mut found);
         self.check_indexes(&mut found);
         self.check_limits(&mut found);
+        self.check_tokens(&mut found);
         found
     }
 
@@ -211,6 +215,15 @@ impl State {
                         group.fresh
                     )));
                 }
+            }
+        }
+    }
+
+    fn check_tokens(&self, found: &mut Vec<Violation>) {
+        for (id, token) in &self.tokens {
+            let spent = matches!(token.spec.grant, Grant::Join { uses_left: 0, .. });
+            if spent || *id != token.spec.id {
+                found.push(Violation::I16Token(format!("token {id}: {token:?}")));
             }
         }
     }

@@ -11,6 +11,7 @@ use rota_types::{
 
 use crate::queue::{Discipline, Placement as PlacementKind};
 use crate::server::ServerCommand;
+use crate::token::{Note, TokenCommand};
 
 /// One position of the log: when it was stamped, and what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +81,10 @@ pub enum Command {
     },
     /// Change what is known of the servers.
     Servers(ServerCommand),
+    /// Add, use or revoke tokens.
+    Tokens(TokenCommand),
+    /// Say who asked for the commands before this one.
+    Note(Note),
     /// Nothing but the passing of time: back-offs end, idempotency keys expire.
     Tick,
 }
@@ -378,6 +383,10 @@ pub enum Rejection {
     NodeBusy(NodeId),
     /// No such server, or no longer: numbers are not given out twice.
     UnknownServer(ServerId),
+    /// No such token, or one that has ended or is used up.
+    UnknownToken(Box<str>),
+    /// Another token has this id.
+    TokenExists(Box<str>),
     /// The key was used for another request.
     IdempotencyConflict(Box<str>),
     /// A limit would be exceeded.

@@ -7,6 +7,7 @@ use rota_types::{AttemptId, JobId, NodeId, RangeSet, ServerId, Steady, TaskId, T
 
 use crate::command::{Failure, Placement};
 use crate::job::{FinishedJob, TaskState};
+use crate::token::Noted;
 
 /// A fact. Events come in the order in which they became true; the state already holds them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,6 +52,12 @@ pub enum Event {
     QueuePaused(Box<str>, bool),
     /// A queue was forgotten.
     QueueRemoved(Box<str>),
+    /// A token was made.
+    TokenAdded(Box<str>),
+    /// A token is of no use any more: it was revoked, is used up, or had ended.
+    TokenRevoked(Box<str>),
+    /// Somebody asked for something, for the audit.
+    Noted(Box<Noted>),
     /// A server was taken in, or says something else of itself.
     ServerChanged(ServerId),
     /// A server was forgotten.

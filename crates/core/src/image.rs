@@ -15,10 +15,11 @@ use crate::queue::Queue;
 use crate::server::Server;
 use crate::state::{GroupAt, State, slot_of};
 use crate::task::{Phase, Task};
+use crate::token::Token;
 
 pub use crate::state::KeyUse;
 
-/// One piece of the state. A snapshot is a [`Record::Meta`] followed by servers, queues, nodes, jobs, tasks and keys, each by id.
+/// One piece of the state. A snapshot is a [`Record::Meta`] followed by servers, queues, nodes, jobs, tasks, keys and tokens, each by id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// Positions, clocks and counters.
@@ -35,6 +36,8 @@ pub enum Record {
     Task(TaskId, Task),
     /// One idempotency key.
     Key(Arc<str>, KeyUse),
+    /// One token.
+    Token(Token),
 }
 
 /// Positions, clocks and counters.
@@ -154,6 +157,7 @@ impl State {
             self.jobs.iter().map(|(id, job)| Record::Job(Box::new(self.job_record(*id, job))));
         let tasks = self.tasks.iter().map(|(id, task)| Record::Task(*id, task.clone()));
         let keys = self.keys.iter().map(|(key, used)| Record::Key(Arc::clone(key), *used));
+        let tokens = self.tokens.values().map(|token| Record::Token(token.clone()));
         core::iter::once(meta)
             .chain(servers)
             .chain(queues)
@@ -161,6 +165,7 @@ impl State {
             .chain(jobs)
             .chain(tasks)
             .chain(keys)
+            .chain(tokens)
     }
 
     fn job_record(&self, id: JobId, job: &Job) -> JobRecord {
@@ -231,6 +236,9 @@ impl State {
             Record::Key(key, used) => {
                 self.keys_by_age.insert((used.used_at, Arc::clone(&key)));
                 self.keys.insert(key, used);
+            }
+            Record::Token(token) => {
+                self.tokens.insert(token.spec.id.clone(), token);
             }
         }
         Ok(false)

@@ -28,6 +28,7 @@ mod shape;
 mod state;
 pub mod stats;
 pub mod task;
+pub mod token;
 
 pub use apply::Applied;
 pub use server::LEVEL;

@@ -18,6 +18,7 @@ use crate::queue::{DEFAULT_QUEUE, Queue};
 use crate::server::Server;
 use crate::shape::{ShapeId, ShapeUse, Shapes};
 use crate::task::{Attempt, Phase, Standing, Task};
+use crate::token::Token;
 
 /// Everything that is true at one position of the log.
 #[derive(Clone, Debug)]
@@ -36,6 +37,7 @@ pub struct State {
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) servers: BTreeMap<ServerId, Server>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyUse>,
+    pub(crate) tokens: BTreeMap<Box<str>, Token>,
     // Derived: recomputed by `check`, rebuilt by `image`.
     pub(crate) shapes: Shapes,
     pub(crate) waiting: BTreeSet<(Steady, TaskId)>,
@@ -89,6 +91,7 @@ impl State {
             queues: BTreeMap::new(),
             servers: BTreeMap::new(),
             keys: BTreeMap::new(),
+            tokens: BTreeMap::new(),
             shapes: Shapes::default(),
             waiting: BTreeSet::new(),
             node_names: BTreeMap::new(),
@@ -270,6 +273,17 @@ impl State {
     pub fn queue_named(&self, name: &str) -> Option<(QueueId, &Queue)> {
         let id = *self.queue_names.get(name)?;
         self.queues.get(&id).map(|queue| (id, queue))
+    }
+
+    /// Tokens, by id. Some may have ended.
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.tokens.values()
+    }
+
+    /// One token. It may have ended.
+    #[must_use]
+    pub fn token(&self, id: &str) -> Option<&Token> {
+        self.tokens.get(id)
     }
 
     /// What a node must run: the whole truth that its worker needs.

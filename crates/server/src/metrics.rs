@@ -195,7 +195,10 @@ impl Metrics {
             | Event::QueueRemoved(_)
             | Event::ServerChanged(_)
             | Event::ServerRemoved(_)
-            | Event::LevelRaised(_) => {}
+            | Event::LevelRaised(_)
+            | Event::TokenAdded(_)
+            | Event::TokenRevoked(_)
+            | Event::Noted(_) => {}
         }
     }
 
@@ -284,7 +287,10 @@ fn makes_room(event: &Event) -> bool {
         | Event::QueueRemoved(_)
         | Event::ServerChanged(_)
         | Event::ServerRemoved(_)
-        | Event::LevelRaised(_) => false,
+        | Event::LevelRaised(_)
+        | Event::TokenAdded(_)
+        | Event::TokenRevoked(_)
+        | Event::Noted(_) => false,
     }
 }
 

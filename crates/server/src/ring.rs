@@ -140,7 +140,10 @@ fn weight(events: &[Event]) -> usize {
             | Event::QueueRemoved(_)
             | Event::ServerChanged(_)
             | Event::ServerRemoved(_)
-            | Event::LevelRaised(_) => 64,
+            | Event::LevelRaised(_)
+            | Event::TokenAdded(_)
+            | Event::TokenRevoked(_)
+            | Event::Noted(_) => 64,
         })
         .sum()
 }

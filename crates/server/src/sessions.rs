@@ -140,7 +140,10 @@ impl Sessions {
             | Event::QueueRemoved(_)
             | Event::ServerChanged(_)
             | Event::ServerRemoved(_)
-            | Event::LevelRaised(_) => {}
+            | Event::LevelRaised(_)
+            | Event::TokenAdded(_)
+            | Event::TokenRevoked(_)
+            | Event::Noted(_) => {}
         }
     }
 

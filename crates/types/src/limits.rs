@@ -62,6 +62,14 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 pub const IDEMPOTENCY_KEYS_MAX: usize = 4_000_000;
 /// How long an idempotency key is remembered.
 pub const IDEMPOTENCY_WINDOW: Span = Span::from_secs(24 * 3600);
+/// Tokens of the API and for joining, together.
+pub const TOKENS_MAX: usize = 10_000;
+/// How often one join token may be used.
+pub const JOIN_USES_MAX: u32 = 1_000;
+/// How long a join token may be valid.
+pub const JOIN_VALIDITY_MAX: Span = Span::from_secs(7 * 24 * 3600);
+/// Bytes of one note of the audit: who, from where, what.
+pub const NOTE_BYTES_MAX: usize = 512;
 /// Placements in one plan, and reports in one batch.
 pub const BATCH_MAX: usize = 8_192;
 /// Bytes of the last output that travel with an attempt's record, both streams together.

@@ -3,6 +3,7 @@
 use prost::Message;
 use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::job::{Counts, FinishedJob};
+use rota_core::token::Noted;
 use rota_types::{JobId, NodeId, RangeSet, Steady, Timestamp};
 
 use crate::common::{attempt_id, required, shared, task_state_from, task_state_to};
@@ -54,6 +55,23 @@ pub fn encode_finished_job(job: &FinishedJob) -> Vec<u8> {
 /// If the bytes are something else.
 pub fn decode_finished_job(bytes: &[u8]) -> Result<FinishedJob, DecodeError> {
     pb::FinishedJob::decode(bytes).map_err(DecodeError::malformed("finished job"))?.try_into()
+}
+
+/// Encodes a note of the audit, which became true at this time.
+#[must_use]
+pub fn encode_noted(noted: &Noted, at: Timestamp) -> Vec<u8> {
+    let note = Some((&noted.note).into());
+    pb::Noted { note, refused: noted.refused, at_micros: at.0 }.encode_to_vec()
+}
+
+/// Decodes what [`encode_noted`] made.
+///
+/// # Errors
+/// If the bytes are something else.
+pub fn decode_noted(bytes: &[u8]) -> Result<(Noted, Timestamp), DecodeError> {
+    let message = pb::Noted::decode(bytes).map_err(DecodeError::malformed("audit note"))?;
+    let note = required("a note", message.note)?.into();
+    Ok((Noted { note, refused: message.refused }, Timestamp(message.at_micros)))
 }
 
 /// Encodes a note about cancelled tasks.

@@ -15,6 +15,7 @@ pub mod peer;
 mod server;
 pub mod snapshot;
 mod spec;
+mod token;
 pub mod worker;
 
 pub use error::DecodeError;

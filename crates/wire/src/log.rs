@@ -67,6 +67,8 @@ impl From<&Command> for pb::Command {
             Command::PurgeQueue { queue } => Kind::PurgeQueue(queue.to_string()),
             Command::RemoveQueue { queue } => Kind::RemoveQueue(queue.to_string()),
             Command::Servers(command) => Kind::Servers(command.into()),
+            Command::Tokens(command) => Kind::Tokens(command.into()),
+            Command::Note(note) => Kind::Note(note.into()),
             Command::Tick => Kind::Tick(pb::Unit {}),
         };
         Self { kind: Some(kind) }
@@ -97,6 +99,8 @@ impl TryFrom<pb::Command> for Command {
             Kind::PurgeQueue(queue) => Self::PurgeQueue { queue: queue.into() },
             Kind::RemoveQueue(queue) => Self::RemoveQueue { queue: queue.into() },
             Kind::Servers(command) => Self::Servers(command.try_into()?),
+            Kind::Tokens(command) => Self::Tokens(command.try_into()?),
+            Kind::Note(note) => Self::Note(note.into()),
             Kind::Tick(pb::Unit {}) => Self::Tick,
         })
     }

@@ -6,6 +6,7 @@ use prost::Message;
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
 use rota_core::server::Server;
 use rota_core::task::{Attempt, Phase, Task};
+use rota_core::token::Token;
 use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Span, Steady, TaskId, Timestamp};
 
 use crate::common::{micros, required};
@@ -23,6 +24,10 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
         Record::Server(server) => Kind::Server(pb::ServerRecord {
             spec: Some((&server.spec).into()),
             joined_micros: server.joined_at.0,
+        }),
+        Record::Token(token) => Kind::Token(pb::TokenRecord {
+            spec: Some((&token.spec).into()),
+            created_micros: token.created_at.0,
         }),
         Record::Queue(queue) => Kind::Queue(pb::QueueRecord {
             id: queue.id.0,
@@ -61,6 +66,10 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
         Kind::Server(server) => Record::Server(Server {
             spec: required("a server's description", server.spec)?.into(),
             joined_at: Timestamp(server.joined_micros),
+        }),
+        Kind::Token(token) => Record::Token(Token {
+            spec: required("a token's description", token.spec)?.try_into()?,
+            created_at: Timestamp(token.created_micros),
         }),
         Kind::Queue(queue) => Record::Queue(QueueRecord {
             id: QueueId(queue.id),

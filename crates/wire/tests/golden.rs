@@ -18,6 +18,7 @@ use rota_core::job::{Counts, FinishedJob, TaskState};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
+use rota_core::token::{Grant, Joins, Note, Noted, Role, Token, TokenCommand, TokenSpec};
 use rota_types::{
     ActionKind, ActionKinds, AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId,
     RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
@@ -27,6 +28,22 @@ use rota_wire::{DecodeError, action, history, log, snapshot, worker};
 
 const AT: Timestamp = Timestamp(1_800_000_000_000_000);
 const STEADY: Steady = Steady(5_000_000);
+
+fn note() -> Note {
+    let (who, source, action) = ("ci", "192.0.2.7", "POST /v1/jobs");
+    Note { who: who.into(), source: source.into(), action: action.into(), commands: 2 }
+}
+
+fn token_spec(grant: Grant) -> TokenSpec {
+    TokenSpec {
+        id: "mzxw6ytboi".into(),
+        hash: [0x5A; 32],
+        grant,
+        name: "ci".into(),
+        expires_at: Some(AT),
+        created_by: "first".into(),
+    }
+}
 
 fn server_spec() -> ServerSpec {
     let (address, version) = ("https://a.example:7600".into(), "1.2.3".into());
@@ -283,6 +300,16 @@ fn commands_are_encoded_as_ever() {
     ] {
         check_command(name, Command::Servers(command));
     }
+    let join = Grant::Join { joins: Joins::Worker, uses_left: 3 };
+    for (name, command) in [
+        ("add-token", TokenCommand::Add(token_spec(Grant::Api(Role::Operator)))),
+        ("add-join-token", TokenCommand::Add(token_spec(join))),
+        ("revoke-token", TokenCommand::Revoke("mzxw6ytboi".into())),
+        ("use-token", TokenCommand::Use("mzxw6ytboi".into())),
+    ] {
+        check_command(name, Command::Tokens(command));
+    }
+    check_command("note", Command::Note(note()));
     check_command("tick", Command::Tick);
 }
 
@@ -315,6 +342,8 @@ fn snapshot_records_are_encoded_as_ever() {
         }),
     );
     let joined_at = AT;
+    let spec = token_spec(Grant::Api(Role::Admin));
+    check_record("token", &Record::Token(Token { spec, created_at: AT }));
     check_record("server", &Record::Server(Server { spec: server_spec(), joined_at }));
     let spec = queue_spec(Discipline::Fifo, PlacementKind::BestFit);
     check_record("queue", &Record::Queue(QueueRecord { id: QueueId(2), spec, paused: true }));
@@ -401,6 +430,9 @@ fn history_is_encoded_as_ever() {
     let note = TasksCancelled { job: JobId(17), tasks: ranges(), reason: "enough".into(), at: AT };
     let bytes = history::encode_tasks_cancelled(&note);
     check("history-cancelled", &note, &bytes, history::decode_tasks_cancelled);
+    let noted = (Noted { note: self::note(), refused: 1 }, AT);
+    let bytes = history::encode_noted(&noted.0, noted.1);
+    check("history-noted", &noted, &bytes, history::decode_noted);
 }
 
 #[test]

@@ -15,6 +15,7 @@ fn decode_all(bytes: &[u8]) {
     let _attempts = history::decode_attempts(bytes).is_ok();
     let _job = history::decode_finished_job(bytes).is_ok();
     let _cancelled = history::decode_tasks_cancelled(bytes).is_ok();
+    let _noted = history::decode_noted(bytes).is_ok();
     let _action = action::decode_group_action(bytes).is_ok();
     let _detail = worker::decode_detail(bytes).is_ok();
 }
@@ -72,8 +73,12 @@ proptest! {
     fn every_finished_job_and_note_comes_back(
         job in common::finished_job(),
         note in common::tasks_cancelled(),
+        noted in common::noted(),
         changes in vec(any::<(usize, u8)>(), 0..20),
     ) {
+        let bytes = history::encode_noted(&noted, note.at);
+        prop_assert_eq!(history::decode_noted(&bytes), Ok((noted, note.at)));
+        decode_damaged(&bytes, &changes);
         let bytes = history::encode_finished_job(&job);
         prop_assert_eq!(history::decode_finished_job(&bytes), Ok(job));
         decode_damaged(&bytes, &changes);

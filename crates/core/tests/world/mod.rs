@@ -10,6 +10,7 @@ use rota_core::command::{
     SubmitJobs,
 };
 use rota_core::queue::{Discipline, Placement as Policy};
+use rota_core::token::{Grant, Joins, Role, TokenCommand, TokenSpec};
 use rota_core::{Applied, State};
 use rota_types::{
     ActionKind, ActionKinds, AttemptId, JobId, LogIndex, NodeId, RangeSet, Resources, Span, Steady,
@@ -168,6 +169,7 @@ impl Random {
             15 => Command::RegisterNode(self.node_spec()),
             16 => self.node_command(),
             17 => Command::ConfigureQueue(self.queue_spec()),
+            18 if self.chance(30) => self.token_command(),
             18 => self.queue_command(),
             _ => Command::Tick,
         }
@@ -268,6 +270,24 @@ impl Random {
             running_max: self.chance(30).then(|| self.small(6)),
             tasks_max: self.chance(10).then(|| self.below(50)),
             ..QueueSpec::named(["default", "other"][self.below(2) as usize])
+        }
+    }
+
+    fn token_command(&mut self) -> Command {
+        let id: Box<str> = format!("t{}", self.below(4)).into();
+        match self.below(4) {
+            0 => Command::Tokens(TokenCommand::Revoke(id)),
+            1 => Command::Tokens(TokenCommand::Use(id)),
+            _ => {
+                let grant = match self.below(3) {
+                    0 => Grant::Api(Role::Reader),
+                    uses => Grant::Join { joins: Joins::Worker, uses_left: uses as u32 },
+                };
+                let expires_at = Some(Timestamp(self.below(2_000)));
+                let (hash, name, created_by) = ([7; 32], "n".into(), "c".into());
+                let spec = TokenSpec { id, hash, grant, name, expires_at, created_by };
+                Command::Tokens(TokenCommand::Add(spec))
+            }
         }
     }
 

@@ -314,7 +314,10 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
         | event::Event::QueueRemoved(_)
         | event::Event::ServerChanged(_)
         | event::Event::ServerRemoved(_)
-        | event::Event::LevelRaised(_) => None,
+        | event::Event::LevelRaised(_)
+        | event::Event::TokenAdded(_)
+        | event::Event::TokenRevoked(_)
+        | event::Event::Noted(_) => None,
     }
 }
 
@@ -393,6 +396,20 @@ fn tell(
         event::Event::LevelRaised(level) => {
             put(&mut told.data, "level", json!(level));
             ("server", "level_raised")
+        }
+        event::Event::TokenAdded(id) => {
+            put(&mut told.data, "token", json!(id));
+            ("token", "token_added")
+        }
+        event::Event::TokenRevoked(id) => {
+            put(&mut told.data, "token", json!(id));
+            ("token", "token_revoked")
+        }
+        event::Event::Noted(noted) => {
+            put(&mut told.data, "who", json!(noted.note.who));
+            put(&mut told.data, "action", json!(noted.note.action));
+            put(&mut told.data, "refused", json!(noted.refused));
+            ("audit", "noted")
         }
     };
     kind.clone_into(&mut told.kind);

@@ -141,6 +141,8 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownNode(_), _) => ErrorCode::NodeNotFound,
         (Rejection::UnknownServer(_), _) => ErrorCode::ServerNotFound,
         (Rejection::NodeBusy(_), _) => ErrorCode::NodeBusy,
+        (Rejection::UnknownToken(_), _) => ErrorCode::TokenNotFound,
+        (Rejection::TokenExists(_), _) => ErrorCode::TokenExists,
         (Rejection::IdempotencyConflict(_), _) => ErrorCode::IdempotencyConflict,
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
         (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
@@ -175,6 +177,8 @@ pub(crate) fn explain_rejection(rejection: &Rejection) -> String {
         Rejection::NodeBusy(node) => {
             format!("node {node} still runs attempts, or its worker is connected")
         }
+        Rejection::UnknownToken(id) => format!("there is no token {id:?}, or it has ended"),
+        Rejection::TokenExists(id) => format!("another token has the id {id:?}"),
         Rejection::IdempotencyConflict(key) => {
             format!("the key {key:?} was used for another request")
         }

@@ -73,7 +73,10 @@ impl Batch {
             | Event::QueueRemoved(_)
             | Event::ServerChanged(_)
             | Event::ServerRemoved(_)
-            | Event::LevelRaised(_) => {}
+            | Event::LevelRaised(_)
+            | Event::TokenAdded(_)
+            | Event::TokenRevoked(_)
+            | Event::Noted(_) => {}
         }
     }
 }

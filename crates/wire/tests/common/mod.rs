@@ -16,6 +16,7 @@ use rota_core::job::{Counts, FinishedJob, TaskState};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
+use rota_core::token::{Grant, Joins, Note, Noted, Role, Token, TokenCommand, TokenSpec};
 use rota_types::{
     ActionKind, ActionKinds, AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, Predicate,
     QueueId, RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
@@ -236,6 +237,46 @@ pub(crate) fn server_spec() -> impl Strategy<Value = ServerSpec> {
     })
 }
 
+fn token_spec() -> impl Strategy<Value = TokenSpec> {
+    let joins = prop_oneof![Just(Joins::Server), Just(Joins::Worker)];
+    let grant = prop_oneof![
+        proptest::sample::select(&Role::ALL[..]).prop_map(Grant::Api),
+        (joins, any::<u32>()).prop_map(|(joins, uses_left)| Grant::Join { joins, uses_left }),
+    ];
+    let ends = option::of(number().prop_map(Timestamp));
+    (text(), any::<[u8; 32]>(), grant, (text(), text()), ends).prop_map(
+        |(id, hash, grant, (name, created_by), expires_at)| TokenSpec {
+            id,
+            hash,
+            grant,
+            name,
+            expires_at,
+            created_by,
+        },
+    )
+}
+
+fn token_command() -> impl Strategy<Value = TokenCommand> {
+    prop_oneof![
+        token_spec().prop_map(TokenCommand::Add),
+        text().prop_map(TokenCommand::Revoke),
+        text().prop_map(TokenCommand::Use),
+    ]
+}
+
+pub(crate) fn note() -> impl Strategy<Value = Note> {
+    (text(), text(), text(), any::<u32>()).prop_map(|(who, source, action, commands)| Note {
+        who,
+        source,
+        action,
+        commands,
+    })
+}
+
+pub(crate) fn noted() -> impl Strategy<Value = Noted> {
+    (note(), any::<u32>()).prop_map(|(note, refused)| Noted { note, refused })
+}
+
 fn server_command() -> impl Strategy<Value = ServerCommand> {
     prop_oneof![
         server_spec().prop_map(ServerCommand::Announce),
@@ -270,6 +311,8 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         text().prop_map(|queue| Command::PurgeQueue { queue }),
         text().prop_map(|queue| Command::RemoveQueue { queue }),
         server_command().prop_map(Command::Servers),
+        token_command().prop_map(Command::Tokens),
+        note().prop_map(Command::Note),
         Just(Command::Tick),
     ]
 }
@@ -405,8 +448,11 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         let used = KeyUse { digest, first: JobId(first), count, used_at: Steady(used) };
         Record::Key(Arc::from(key), used)
     });
+    let token = (token_spec(), number())
+        .prop_map(|(spec, created)| Record::Token(Token { spec, created_at: Timestamp(created) }));
     prop_oneof![
         meta,
+        token,
         server,
         queue,
         node,
