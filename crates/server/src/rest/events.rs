@@ -292,7 +292,10 @@ fn job_of(event: &event::Event) -> Option<JobId> {
         | event::Event::QueueRemoved(_)
         | event::Event::ServerChanged(_)
         | event::Event::ServerRemoved(_)
-        | event::Event::LevelRaised(_) => None,
+        | event::Event::LevelRaised(_)
+        | event::Event::TokenAdded(_)
+        | event::Event::TokenRevoked(_)
+        | event::Event::Noted(_) => None,
     }
 }
 
