@@ -260,7 +260,7 @@ async fn pause(time: Option<Duration>) {
 fn reap(host: &Arc<Host>) {
     let host = Arc::clone(host);
     drop(tokio::task::spawn_blocking(move || {
-        host.spool.expire();
+        host.spool.tend();
         process::reap_orphans(&host.mark, |attempt| {
             attempt.parse().is_ok_and(|attempt| host.is_live(attempt))
         });

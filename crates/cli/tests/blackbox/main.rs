@@ -12,6 +12,7 @@ mod damage;
 mod disk;
 mod drain;
 mod operator;
+mod output;
 mod server_killed;
 mod workers_killed;
 mod zombie;

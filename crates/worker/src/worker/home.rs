@@ -1,4 +1,4 @@
-//! A worker's directory: one worker at a time, and nothing of the one before.
+//! A worker's directory: one worker at a time; of the one before only the output of its attempts stays.
 
 use std::fs::{self, File};
 use std::io;
@@ -47,7 +47,7 @@ impl Home {
         }
         Cgroups::clean_up(&identity);
         let work_dirs = WorkDirs::open(dir.join("work")).map_err(unusable)?;
-        let spool = Spool::open(dir.join("output"), config.output).map_err(unusable)?;
+        let spool = Spool::open(&dir.join("output"), config.output).map_err(unusable)?;
         let http = Http::new(config.http.clone());
         let http = http.map_err(|error| WorkerError::Tls(error.to_string()))?;
         if let Err(error) = set_child_subreaper(Some(rustix::process::getpid())) {

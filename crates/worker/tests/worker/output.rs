@@ -116,9 +116,10 @@ async fn a_reader_follows_until_the_attempt_is_over() {
 
 #[tokio::test]
 async fn little_output_makes_no_files_and_old_files_go() {
-    let (_server, worker, mut session) = pair(|config| config.output.total_bytes = 25_000).await;
+    let (_server, worker, mut session) = pair(|config| config.output.total_bytes = 32 << 10).await;
     let files = || {
-        let found = fs::read_dir(worker.dir.path().join("output")).expect("the spool");
+        let spool = worker.dir.path().join("output/1048576+1048576");
+        let found = fs::read_dir(spool).expect("the spool");
         let mut names: Vec<_> = found
             .map(|entry| entry.expect("readable").file_name().into_string().expect("text"))
             .collect();
