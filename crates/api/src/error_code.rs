@@ -358,6 +358,26 @@ error_codes! {
         hint: "try again in a moment; `rota doctor` looks for the cause",
         why: "Changes need a leader, and there is none: a new one is being chosen, or too few servers are up. Nothing was changed."
     }
+    IndexNotReached {
+        code: "index-not-reached", status: Some(503), exit: exit::UNREACHABLE,
+        title: "This server is not as far as the request wants to see.",
+        hint: "try again, or ask the leader: leave out `consistency=stale`",
+        why: "`min_index` asks for an answer that has seen that entry of the log. This server waited for it and did not get it in time: it is cut off \
+              from the others, or far behind.\n\n`rota cluster status` shows how far each server is."
+    }
+    ClusterBusy {
+        code: "cluster-busy", status: Some(409), exit: exit::REJECTED,
+        title: "Another change of the cluster is under way.",
+        hint: "wait until `rota cluster status` shows it done, then try again",
+        why: "Servers are added, removed and promoted one change at a time, so that there is always one majority. Nothing was changed."
+    }
+    InvalidChange {
+        code: "invalid-change", status: Some(422), exit: exit::REJECTED,
+        title: "The cluster can't be changed like that.",
+        hint: "see `rota cluster status`",
+        why: "The change makes no sense as the cluster is: the server is not a member, or has that role already, or is the last one that decides. \
+              Nothing was changed."
+    }
     ShuttingDown {
         code: "shutting-down", status: Some(503), exit: exit::UNREACHABLE,
         title: "The server is shutting down.",

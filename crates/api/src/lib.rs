@@ -41,6 +41,7 @@ mod problem;
 mod query;
 mod scalar;
 mod scalar_json;
+mod server;
 mod spec;
 mod state;
 pub mod suggest;
@@ -70,6 +71,9 @@ pub use query::{
 pub use scalar::{
     Amount, ArrayRange, BackoffRange, Duration, Moment, Requirement, RetryOn, ScalarError, Size,
     parse_ranges,
+};
+pub use server::{
+    AddServer, ClusterStatus, ServerAdded, ServerRole, ServerStatus, TransferRequest,
 };
 pub use spec::{BACKOFF_DEFAULT, GRACE_DEFAULT, JITTER_DEFAULT, into_spec, tasks_of};
 pub use state::{AttemptState, JobState, TaskState};

@@ -25,6 +25,8 @@ use lease::Leases;
 /// The leader's memory.
 #[derive(Debug)]
 pub struct Controller {
+    /// Whether this server leads. One that does not keeps the ranks up, so that it can lead at once, and wants nothing.
+    leads: bool,
     ranked: Ranked,
     planner: Planner,
     leases: Leases,
@@ -40,6 +42,8 @@ pub struct Controller {
 pub enum Input<'a> {
     /// This server leads from now on: every node gets a full lease.
     Elected,
+    /// Another server leads from now on, or nobody does. What was proposed is not answered any more.
+    Deposed,
     /// An entry was applied.
     Applied(&'a [Event]),
     /// A proposal of the controller's was applied, or dropped before it could be.
@@ -80,10 +84,11 @@ pub struct Now {
 }
 
 impl Controller {
-    /// A controller that leads from now on. `lease` is how long a silent node keeps its attempts.
+    /// A controller that does not lead yet. `lease` is how long a silent node keeps its attempts.
     #[must_use]
     pub fn new(state: &State, lease: Span) -> Self {
         Self {
+            leads: false,
             ranked: Ranked::new(state),
             planner: Planner::default(),
             leases: Leases::new(lease),
@@ -116,13 +121,17 @@ impl Controller {
     /// Takes one input in and says what follows from it.
     pub fn step(&mut self, state: &State, input: Input<'_>, now: Now) -> Vec<Output> {
         match input {
-            Input::Elected => self.leases.grant_all(state, now.monotonic),
+            Input::Elected => self.elected(state, now),
+            Input::Deposed => self.leads = false,
             Input::Applied(events) => self.observe(state, events, now),
             Input::Answered(tag) => self.answered(tag),
             Input::Heartbeat(node) => self.leases.renew(node, now.monotonic),
             Input::Woke => self.wake_at = None,
         }
         let mut outputs = Vec::new();
+        if !self.leads {
+            return outputs;
+        }
         self.expire(now, &mut outputs);
         self.tick(state, now, &mut outputs);
         self.plan(state, &mut outputs);
@@ -147,6 +156,15 @@ impl Controller {
         }
         self.plan_in_flight = true;
         Some(Command::CommitPlan(plan))
+    }
+
+    fn elected(&mut self, state: &State, now: Now) {
+        self.leads = true;
+        self.dirty = true;
+        self.plan_in_flight = false;
+        self.tick_in_flight = false;
+        self.wake_at = None;
+        self.leases.grant_all(state, now.monotonic);
     }
 
     fn observe(&mut self, state: &State, events: &[Event], now: Now) {

@@ -228,3 +228,21 @@ fn the_end_of_a_task_and_the_start_of_the_next_share_an_entry() {
     assert_eq!(control.step(&world.state, Input::Answered(Tag::Plan), at(1_003)), vec![]);
     assert_eq!(control.anticipate(&world.state, &[done]), None, "a late report frees nothing");
 }
+
+#[test]
+fn a_server_that_does_not_lead_wants_nothing_and_one_that_leads_again_starts_afresh() {
+    let (mut world, mut control) = led(1);
+    let wanted = apply(&mut world, &mut control, submit(job(1)), at(1_001));
+    assert_eq!(wanted, vec![plan(1, 0, 1)]);
+    assert_eq!(control.step(&world.state, Input::Deposed, at(1_002)), vec![]);
+    assert_eq!(apply(&mut world, &mut control, submit(job(1)), at(1_003)), vec![]);
+    assert_eq!(control.step(&world.state, Input::Woke, at(9_000)), vec![]);
+    // The plan of the first term was never answered; now both jobs are planned.
+    let wanted = control.step(&world.state, Input::Elected, at(10_000));
+    let placements = vec![
+        Placement { task: task(1, 0), count: 1, node: NodeId(1) },
+        Placement { task: task(2, 0), count: 1, node: NodeId(1) },
+    ];
+    let both = Output::Propose(Tag::Plan, Command::CommitPlan(Plan { placements }));
+    assert_eq!(wanted, vec![both, wake(10_100)]);
+}

@@ -7,6 +7,8 @@ use rota_types::{Monotonic, Steady, Timestamp};
 /// Stamps entries: wall time never goes back, steady time goes on from where the log left it.
 pub(crate) struct Clock {
     started: Instant,
+    /// From when on steady time runs, and what it was then.
+    resumed: Instant,
     steady_base: Steady,
     last: Timestamp,
 }
@@ -14,7 +16,15 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock for a state that was last stamped `last` and `steady`.
     pub(crate) fn new(last: Timestamp, steady: Steady) -> Self {
-        Self { started: Instant::now(), steady_base: steady, last }
+        let now = Instant::now();
+        Self { started: now, resumed: now, steady_base: steady, last }
+    }
+
+    /// Goes on from where another leader left the log: steady time stood still meanwhile.
+    pub(crate) fn resume(&mut self, last: Timestamp, steady: Steady) {
+        self.resumed = Instant::now();
+        self.steady_base = steady;
+        self.last = self.last.max(last);
     }
 
     /// Time since the process started.
@@ -30,7 +40,7 @@ impl Clock {
 
     /// Steady time now.
     pub(crate) fn steady(&self) -> Steady {
-        Steady(self.steady_base.0.saturating_add(micros(self.started.elapsed())))
+        Steady(self.steady_base.0.saturating_add(micros(self.resumed.elapsed())))
     }
 
     /// When the monotonic clock will show `at`.
@@ -60,5 +70,15 @@ mod tests {
         assert_eq!(at, future);
         assert!(steady >= Steady(500));
         assert!(clock.stamp() >= (at, steady));
+    }
+
+    #[test]
+    fn steady_time_goes_on_from_where_the_log_left_it() {
+        let mut clock = Clock::new(Timestamp(0), Steady(u64::from(u32::MAX)));
+        let far = Timestamp(wall().0 + 3_600_000_000);
+        clock.resume(far, Steady(5));
+        let (at, steady) = clock.stamp();
+        assert_eq!(at, far);
+        assert!((Steady(5)..Steady(1_000_000_000)).contains(&steady), "{steady:?}");
     }
 }

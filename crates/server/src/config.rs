@@ -1,11 +1,13 @@
 //! How one server process is set up, and why it may refuse to start.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rota_types::Span;
+use rota_store::ClusterId;
+use rota_types::{ServerId, Span};
 
 /// The shortest lease: a worker needs time for a few heartbeats.
 pub const LEASE_MIN: Span = Span::from_millis(100);
@@ -17,6 +19,41 @@ pub const PORT: u16 = 7_600;
 /// What to do when the process can't go on: called once with the reason.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
+/// How servers agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// Raft: the default.
+    #[default]
+    Raft,
+    /// Multi-Paxos with leaders chosen by how well they are connected.
+    Paxos,
+}
+
+impl LogKind {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Paxos => "paxos",
+        }
+    }
+}
+
+/// This server's place in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterConfig {
+    /// Names the cluster, for ever.
+    pub cluster: ClusterId,
+    /// This server's number.
+    pub server: ServerId,
+    /// How servers agree. Chosen when the cluster is founded.
+    pub log: LogKind,
+    /// The servers that found the cluster, with their addresses; empty on a server that joins later. What the log says later goes
+    /// before.
+    pub founders: BTreeMap<ServerId, String>,
+}
+
 /// Configuration of this process. What changes decisions (queues, nodes) is replicated state instead.
 #[derive(Clone)]
 pub struct ServerConfig {
@@ -24,6 +61,10 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where REST and worker sessions are served. Loopback only; port 0 picks a free one.
     pub listen: SocketAddr,
+    /// Where other servers and workers reach this one: a URL. `http://` and the address it listens on, if not set.
+    pub advertise: Option<String>,
+    /// The cluster that this server belongs to. It runs alone if not set.
+    pub cluster: Option<ClusterConfig>,
     /// Names other than those of this machine's loopback that may stand in `Host` headers.
     pub hosts: Vec<String>,
     /// How long a silent node keeps its attempts.
@@ -53,6 +94,8 @@ impl ServerConfig {
         Self {
             data_dir: data_dir.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            advertise: None,
+            cluster: None,
             hosts: Vec::new(),
             lease: Span::from_secs(10),
             snapshot_log_bytes: 64 << 20,
@@ -64,6 +107,16 @@ impl ServerConfig {
             history_age_max: Span::from_secs(30 * 24 * 3_600),
             on_fatal: None,
         }
+    }
+
+    /// Where others reach a server that listens on `address`.
+    pub(crate) fn address(&self, address: SocketAddr) -> String {
+        self.advertise.clone().unwrap_or_else(|| format!("http://{address}"))
+    }
+
+    /// How this server agrees with others.
+    pub(crate) fn log_name(&self) -> &'static str {
+        self.cluster.as_ref().map_or("solo", |cluster| cluster.log.name())
     }
 
     /// How often workers are asked to be heard of: a lease survives three lost heartbeats.

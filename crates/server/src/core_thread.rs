@@ -1,7 +1,10 @@
 //! The one thread that owns the state: it gathers commands into entries, has them made durable, applies them, and tells everybody.
 //!
-//! It never waits for anything but its channel. Whoever was acknowledged was committed and applied before; whoever reads here
-//! therefore sees it.
+//! It never waits for anything but its channel. Whoever was acknowledged was committed and applied before. On a server that leads, whoever
+//! reads sees all of that: reads wait until a majority has confirmed that this server still leads, and so do the acknowledgements
+//! of heartbeats, because a worker that believes a server that was overtaken would run what another one has started elsewhere.
+
+mod lead;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -9,23 +12,29 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use rota_control::{Controller, Input, Now, Output, Tag};
-use rota_core::State;
 use rota_core::command::{Command, Entry, Outcome};
 use rota_core::event::Event;
-use rota_ports::{Committed, EntryBytes, ReplicatedLog};
+use rota_core::{LEVEL, State};
+use rota_ports::{Committed, EntryBytes, ReadId, SnapshotMeta};
 use rota_store::history::History;
-use rota_store::writer::LogWriter;
 use rota_types::limits::BATCH_MAX;
 use rota_types::{LogIndex, NodeId, Steady, Timestamp};
 use rota_wire::worker::Leaving;
 use tokio::sync::oneshot;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
+
+use lead::Deferred;
 
 use crate::clock::Clock;
 use crate::config::OnFatal;
-use crate::handle::{Applied, Asker, Core, Proposal, Request, SnapshotFailed, SnapshotResult};
+use crate::handle::{
+    Applied, Asker, Consistency, Core, Proposal, Request, SnapshotFailed, SnapshotResult,
+};
 use crate::metrics::{Launched, Metrics};
+use crate::outbox::Ending;
+use crate::replica::{Replica, Todo};
 use crate::ring::{Batch, Ring};
+use crate::servers::Servers;
 use crate::sessions::Sessions;
 use crate::snapshots::Snapshots;
 
@@ -46,6 +55,7 @@ pub(crate) struct View<'a> {
     pub(crate) sessions: &'a Sessions,
     pub(crate) launched: &'a Launched,
     pub(crate) metrics: &'a Metrics,
+    pub(crate) replica: &'a Replica,
     /// Steady time now; the state's own stands still between entries.
     pub(crate) steady: Steady,
 }
@@ -54,8 +64,8 @@ pub(crate) struct View<'a> {
 pub(crate) struct Parts {
     pub(crate) state: State,
     pub(crate) controller: Controller,
-    pub(crate) log: Box<dyn ReplicatedLog>,
-    pub(crate) log_writer: LogWriter,
+    pub(crate) replica: Replica,
+    pub(crate) servers: Servers,
     pub(crate) core: Core,
     pub(crate) ring: Arc<Ring>,
     pub(crate) history: Arc<History>,
@@ -77,10 +87,27 @@ pub(crate) struct CoreThread {
     /// Proposed and not committed, in order.
     in_flight: VecDeque<InFlight>,
     wake_at: Option<Instant>,
+    /// The term in which this server leads.
+    leading: Option<u64>,
+    /// What waits for the next confirmation that this server leads.
+    unconfirmed: Vec<Deferred>,
+    /// What waits for a confirmation that was asked for.
+    confirming: VecDeque<(ReadId, Vec<Deferred>)>,
     /// Nodes that drain because their worker said so.
     drained: BTreeSet<NodeId>,
     stopping: Option<oneshot::Sender<LogIndex>>,
-    failed: bool,
+    end: Option<End>,
+}
+
+/// Why the thread ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was told to.
+    Stopped,
+    /// It can't go on.
+    Failed,
+    /// Another server's image is on the disk: the server has to start again with it.
+    Replaced,
 }
 
 /// An entry between proposal and commit. Its commands stay here so that nobody has to decode them again.
@@ -106,25 +133,29 @@ impl CoreThread {
             held: None,
             in_flight: VecDeque::new(),
             wake_at: None,
+            leading: None,
+            unconfirmed: Vec::new(),
+            confirming: VecDeque::new(),
             drained: BTreeSet::new(),
             stopping: None,
-            failed: false,
+            end: None,
         }
     }
 
-    /// Runs until told to stop, until nobody can speak to it any more, or until the log fails.
-    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
-        self.step(Input::Elected);
+    /// Runs until told to stop, until nobody can speak to it any more, or until it can't go on.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) -> End {
+        self.parts.servers.link(&self.parts.state, &self.parts.replica);
         self.settle();
-        while !self.failed {
+        while self.end.is_none() {
             match requests.recv_timeout(self.sleep()) {
                 Ok(request) => {
                     self.handle(request);
                     self.drain(requests);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return End::Stopped,
             }
+            self.parts.replica.tick_if_due();
             if self.wake_at.is_some_and(|at| at <= Instant::now()) {
                 self.wake_at = None;
                 self.step(Input::Woke);
@@ -134,12 +165,13 @@ impl CoreThread {
                 break;
             }
         }
-        self.sessions.end_all();
+        self.sessions.end_all(Ending::Stopping);
         let index = self.parts.state.index();
         if let Some(stopped) = self.stopping.take() {
             let _sent = stopped.send(index);
         }
         info!(%index, "core thread ended");
+        self.end.unwrap_or(End::Stopped)
     }
 
     fn is_idle(&self) -> bool {
@@ -147,7 +179,8 @@ impl CoreThread {
     }
 
     fn sleep(&self) -> Duration {
-        let until = self.wake_at.map(|at| at.saturating_duration_since(Instant::now()));
+        let next = [self.wake_at, self.parts.replica.next_tick()].into_iter().flatten().min();
+        let until = next.map(|at| at.saturating_duration_since(Instant::now()));
         until.map_or(SLEEP_MAX, |until| until.min(SLEEP_MAX))
     }
 
@@ -162,24 +195,34 @@ impl CoreThread {
 
     fn handle(&mut self, request: Request) {
         match request {
-            Request::Propose(proposal) => self.waiting.push_back(proposal),
-            Request::Query(query) => {
-                (query.run)(&self.view());
-                drop(query.permit);
-            }
+            Request::Propose(proposal) => self.take(proposal),
+            Request::Query(query) => match query.consistency {
+                Consistency::Stale => query.answer(Ok(&self.view())),
+                Consistency::Linearizable => self.defer(Deferred::Query(query)),
+            },
             Request::Persisted(frame, took) => {
                 self.metrics.note_sync(took, self.clock.steady());
-                self.parts.log.persisted(frame);
+                self.parts.replica.persisted(frame);
                 self.carry_out();
             }
             Request::LogFailed(reason) => self.fail(&reason),
-            Request::Attach(attach) => {
-                let node = attach.node;
-                self.undrain(node);
-                let renews = self.parts.controller.renews(node);
-                self.sessions.attach(attach, &self.parts.state, renews);
-                self.step(Input::Heartbeat(node));
+            Request::Peer(from, messages) => self.parts.replica.receive(from, &messages),
+            Request::LinkReset(peer) => self.parts.replica.link_reset(peer),
+            Request::Introduced(spec) => {
+                self.parts.servers.introduced(spec);
+                self.look_after_servers();
             }
+            Request::Steer(steering, reply) => drop(reply.send(self.steer(&steering))),
+            Request::Snapshot(index, reply) => {
+                let Parts { snapshots, state, replica, .. } = &mut self.parts;
+                snapshots.want(index, reply, (state, replica));
+            }
+            Request::Fetched(Ok(())) => self.end = Some(End::Replaced),
+            Request::Fetched(Err(reason)) => {
+                warn!(%reason, "could not get another server's state; it is asked for again");
+                self.parts.replica.install_failed();
+            }
+            Request::Attach(attach) => self.defer(Deferred::Attach(attach)),
             Request::Detach(node, session) => {
                 if self.sessions.detach(node, session) {
                     debug!(%node, "worker disconnected");
@@ -187,11 +230,7 @@ impl CoreThread {
             }
             Request::Heartbeat { node, session, sent_micros } => {
                 self.heard(node);
-                // While the loss of the node is proposed, a worker that believes in a new lease would run what is about to be
-                // started elsewhere.
-                if self.parts.controller.renews(node) {
-                    self.sessions.renew(node, session, sent_micros);
-                }
+                self.defer(Deferred::Acknowledge { node, session, sent_micros });
             }
             Request::Leaving(node, leaving) => self.leaving(node, leaving),
             Request::Started(node, launched) => {
@@ -202,7 +241,7 @@ impl CoreThread {
             }
             Request::Snapshotted(index, result) => self.snapshotted(index, result),
             Request::Stop(reply) => self.stopping = Some(reply),
-            Request::Abandon => self.failed = true,
+            Request::Abandon => self.end = Some(End::Failed),
         }
     }
 
@@ -213,6 +252,7 @@ impl CoreThread {
             sessions: &self.sessions,
             launched: &self.launched,
             metrics: &self.metrics,
+            replica: &self.parts.replica,
             steady: self.clock.steady(),
         }
     }
@@ -250,7 +290,7 @@ impl CoreThread {
 
     fn propose(&mut self, command: Command) {
         let asker = Asker::Nobody;
-        self.waiting.push_back(Proposal { commands: vec![command], bytes: 64, asker });
+        self.take(Proposal { commands: vec![command], bytes: 64, asker });
     }
 
     /// Tells the controller, and does what it wants.
@@ -270,7 +310,9 @@ impl CoreThread {
 
     /// Proposes and applies until there is nothing more to do without waiting.
     fn settle(&mut self) {
-        while !self.failed && (self.propose_entry() || self.carry_out()) {}
+        while self.end.is_none()
+            && (self.propose_entry() || self.begin_confirmation() || self.carry_out())
+        {}
     }
 
     /// Proposes one entry, if something waits and there is room. Returns whether it did.
@@ -279,8 +321,8 @@ impl CoreThread {
             return false;
         }
         let Some(entry) = self.held.take().or_else(|| self.gather()) else { return false };
-        if self.parts.log.propose(Arc::clone(&entry.bytes)).is_err() {
-            // Too much is in flight: the next commit makes room. One server always leads.
+        if self.parts.replica.propose(Arc::clone(&entry.bytes)).is_err() {
+            // Too much is in flight, or another server takes over: what comes next decides.
             self.held = Some(entry);
             return false;
         }
@@ -317,34 +359,44 @@ impl CoreThread {
 
     /// Does what the log wants. Returns whether entries were applied.
     fn carry_out(&mut self) -> bool {
-        let effects = self.parts.log.poll();
-        if let Some(frame) = effects.frame {
-            self.parts.log_writer.append(frame);
-        }
-        let applied = !effects.committed.is_empty();
-        for Committed { index, entry } in effects.committed {
-            if !self.failed {
-                self.commit(index, entry.as_ref());
+        let Todo { committed, reads, install } = self.parts.replica.poll();
+        let progress = !committed.is_empty() || !reads.is_empty();
+        for Committed { index, entry } in committed {
+            match entry {
+                _ if self.end.is_some() => {}
+                Some(bytes) => self.commit(index, &bytes),
+                None => self.commit_internal(index),
             }
         }
-        applied
+        for (read, index) in reads {
+            // Whatever is committed is applied at once.
+            debug_assert!(index <= self.parts.state.index());
+            self.confirmed(read);
+        }
+        if let Some((meta, from)) = install {
+            self.parts.servers.fetch(&self.parts.state, &meta, from);
+        }
+        self.follow();
+        progress
     }
 
-    fn commit(&mut self, index: LogIndex, bytes: Option<&EntryBytes>) {
-        let own = self
-            .in_flight
-            .front()
-            .is_some_and(|entry| bytes.is_some_and(|bytes| Arc::ptr_eq(&entry.bytes, bytes)));
+    /// The protocol's own entry: perhaps a change of the members.
+    fn commit_internal(&mut self, index: LogIndex) {
+        self.parts.state.apply(&Entry::internal(index));
+        self.parts.core.note_applied(index);
+        self.parts.servers.link(&self.parts.state, &self.parts.replica);
+        self.look_after_servers();
+    }
+
+    fn commit(&mut self, index: LogIndex, bytes: &EntryBytes) {
+        let own = self.in_flight.front().is_some_and(|entry| Arc::ptr_eq(&entry.bytes, bytes));
         let (entry, askers) = match own.then(|| self.in_flight.pop_front()).flatten() {
             Some(InFlight { at, steady, commands, askers, .. }) => {
                 (Entry { index, at, steady, commands }, askers)
             }
-            None => match bytes.map(|bytes| rota_wire::log::decode_entry(index, bytes)) {
-                None => (Entry::internal(index), Vec::new()),
-                Some(Ok(entry)) => (entry, Vec::new()),
-                Some(Err(error)) => {
-                    return self.fail(&format!("entry {index} can't be read: {error}"));
-                }
+            None => match rota_wire::log::decode_entry(index, bytes) {
+                Ok(entry) => (entry, Vec::new()),
+                Err(error) => return self.fail(&format!("entry {index} can't be read: {error}")),
             },
         };
         let rota_core::Applied { outcomes, events } = self.parts.state.apply(&entry);
@@ -354,26 +406,39 @@ impl CoreThread {
         self.metrics.note_outcomes(&entry.commands, &outcomes);
         self.launched.forget(&events);
         self.step(Input::Applied(&events));
-        for event in &events {
-            if let Event::NodeLost(node) = event {
-                self.undrain(*node);
-            }
-        }
+        self.heed(&events);
         let at = self.parts.state.now();
         self.parts.history.feed(index, at, &events);
         self.parts.ring.push(Batch { index, at, events: Arc::from(events) });
         self.answer(index, askers, outcomes);
-        self.parts.snapshots.note_entry(bytes.map_or(0, |bytes| bytes.len() as u64));
-        self.parts.snapshots.begin_if_due(&self.parts.state, &*self.parts.log);
+        self.parts.snapshots.note_entry(bytes.len() as u64);
+        self.parts.snapshots.begin_if_due(&self.parts.state, &self.parts.replica);
+    }
+
+    /// Does what follows from events besides telling of them.
+    fn heed(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::NodeLost(node) => self.undrain(*node),
+                Event::ServerChanged(_) | Event::ServerRemoved(_) => {
+                    self.parts.servers.link(&self.parts.state, &self.parts.replica);
+                    self.look_after_servers();
+                }
+                Event::LevelRaised(level) if *level > LEVEL => self.fail(&format!(
+                    "the cluster has agreed on feature level {level}, and this version knows {LEVEL} at most: run a newer version"
+                )),
+                _ => {}
+            }
+        }
     }
 
     fn snapshotted(&mut self, index: LogIndex, result: SnapshotResult) {
-        self.parts.snapshots.finished(result.as_ref().ok());
+        self.parts.snapshots.finished(&result);
         match result {
             Ok(made) => {
                 self.metrics.counters.snapshots += 1;
                 info!(%index, bytes = made.bytes, "snapshot stored");
-                self.compact();
+                self.compact(made.meta);
             }
             Err(SnapshotFailed::Again(reason)) => {
                 self.metrics.counters.snapshot_failures += 1;
@@ -384,20 +449,15 @@ impl CoreThread {
     }
 
     /// Lets the log drop what both a snapshot and the history cover. The history was stored before the snapshot was made.
-    fn compact(&mut self) {
-        let index = self.parts.snapshots.covered().min(self.parts.history.durable_index());
-        if index > LogIndex(0) {
-            if let Some(meta) = self.parts.log.snapshot_meta(index) {
-                self.parts.log.compact(meta);
-            }
-            self.parts.log_writer.truncate_before(index);
-        }
+    fn compact(&mut self, image: SnapshotMeta) {
+        let keep = self.parts.snapshots.covered().min(self.parts.history.durable_index());
+        self.parts.replica.compact(image, keep);
     }
 
     /// Ends everything: nobody is acknowledged any more.
     fn fail(&mut self, reason: &str) {
-        if !self.failed {
-            self.failed = true;
+        if self.end.is_none() {
+            self.end = Some(End::Failed);
             error!(%reason, "the server can't go on");
             (self.parts.on_fatal)(reason);
         }
@@ -410,7 +470,7 @@ impl CoreThread {
             let outcomes: Vec<Outcome> = outcomes.by_ref().take(commands).collect();
             match asker {
                 Asker::Caller(reply, permits) => {
-                    drop(reply.send(Applied { index, outcomes }));
+                    drop(reply.send(Ok(Applied { index, outcomes })));
                     drop(permits);
                 }
                 Asker::Controller(tag) => self.step(Input::Answered(tag)),

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use rota_control::Tag;
 use rota_core::command::{Command, Outcome};
+use rota_core::server::ServerSpec;
 use rota_ports::FrameSeq;
-use rota_types::{AttemptId, LogIndex, NodeId, Timestamp};
+use rota_ports::{Change, MessageBytes, SnapshotMeta};
+use rota_types::{AttemptId, LogIndex, NodeId, ServerId, Timestamp};
 use rota_wire::worker::Leaving;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::core_thread::View;
 use crate::outbox::Outbox;
@@ -47,6 +49,18 @@ pub(crate) enum Request {
     Started(NodeId, Vec<(AttemptId, Timestamp)>),
     /// A snapshot at this index is safely stored.
     Snapshotted(LogIndex, SnapshotResult),
+    /// A peer's log sent messages.
+    Peer(ServerId, Vec<MessageBytes>),
+    /// The link to a peer was lost, or made anew.
+    LinkReset(ServerId),
+    /// A peer said who it is.
+    Introduced(ServerSpec),
+    /// Somebody wants the members changed, or another leader.
+    Steer(Steering, oneshot::Sender<Result<(), SteerRefused>>),
+    /// Somebody needs a snapshot of at least this index to be there.
+    Snapshot(LogIndex, oneshot::Sender<Result<(), String>>),
+    /// The image that the log asked for is on the disk, or could not be had.
+    Fetched(Result<(), String>),
     /// The process shuts down: finish what was taken in.
     Stop(oneshot::Sender<LogIndex>),
     /// End at once, as if the process had been killed.
@@ -57,19 +71,22 @@ pub(crate) enum Request {
 pub(crate) type SnapshotResult = Result<SnapshotMade, SnapshotFailed>;
 
 /// A snapshot that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SnapshotMade {
     pub(crate) bytes: u64,
+    pub(crate) meta: SnapshotMeta,
     /// The log may be dropped up to here: an older snapshot that is still there can stand in for a damaged new one.
     pub(crate) covered: LogIndex,
 }
 
 /// A snapshot that was not made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum SnapshotFailed {
     /// Another attempt may go better.
+    #[error("{0}")]
     Again(String),
     /// Snapshot and log make another state than the one in memory: one of them is wrong.
+    #[error("{0}")]
     Differs(String),
 }
 
@@ -84,7 +101,7 @@ pub(crate) struct Proposal {
 /// Who waits for a proposal.
 pub(crate) enum Asker {
     /// Told the outcomes after the commit; dropped if they will not be known. The permits are given back then.
-    Caller(oneshot::Sender<Applied>, Vec<OwnedSemaphorePermit>),
+    Caller(oneshot::Sender<Result<Applied, CoreError>>, Vec<OwnedSemaphorePermit>),
     /// Told that it is over.
     Controller(Tag),
     /// Nobody: what comes of it is seen in the state.
@@ -100,10 +117,104 @@ pub(crate) struct Applied {
     pub(crate) outcomes: Vec<Outcome>,
 }
 
+/// Looks at the state, or is told why it can't.
+pub(crate) type Reader = Box<dyn FnOnce(Result<&View<'_>, CoreError>) + Send>;
+
 /// A read on the core thread.
 pub(crate) struct Query {
-    pub(crate) run: Box<dyn FnOnce(&View<'_>) + Send>,
+    pub(crate) consistency: Consistency,
+    pub(crate) run: Reader,
     pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// What a read may miss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    /// Nothing that was acknowledged anywhere before the read began.
+    #[default]
+    Linearizable,
+    /// What this server has not heard of yet.
+    Stale,
+}
+
+tokio::task_local! {
+    /// What the reads of the request at hand may miss.
+    pub(crate) static CONSISTENCY: Consistency;
+}
+
+/// What is asked of the log itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Steering {
+    /// Change the members.
+    Members(Vec<Change>),
+    /// Let this server lead.
+    Transfer(ServerId),
+}
+
+/// Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SteerRefused {
+    /// Another server leads, or nobody does.
+    NotLeader,
+    /// Another change is under way.
+    Busy,
+    /// It makes no sense.
+    Invalid(&'static str),
+}
+
+/// Who leads, as far as this server knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// Whether this server does.
+    pub(crate) leads: bool,
+    /// Rises with each leader.
+    pub(crate) term: u64,
+    /// Who does, and where it is reached; no address if this server does not know that yet.
+    pub(crate) leader: Option<(ServerId, Arc<str>)>,
+}
+
+impl Standing {
+    /// Whether this server leads or knows who does.
+    pub(crate) fn leader_is_known(&self) -> bool {
+        let elsewhere = self.leader.as_ref().is_some_and(|(_, address)| !address.is_empty());
+        self.leads || elsewhere
+    }
+}
+
+impl Query {
+    /// Lets the read see the state, or tells why it can't.
+    pub(crate) fn answer(self, view: Result<&View<'_>, CoreError>) {
+        (self.run)(view);
+        drop(self.permit);
+    }
+}
+
+impl Asker {
+    /// Tells a caller that its proposal came to nothing, or may have.
+    pub(crate) fn fail(self, why: CoreError) {
+        if let Self::Caller(reply, _permits) = self {
+            drop(reply.send(Err(why)));
+        }
+    }
+}
+
+impl From<rota_ports::ChangeRefused> for SteerRefused {
+    fn from(refused: rota_ports::ChangeRefused) -> Self {
+        match refused {
+            rota_ports::ChangeRefused::NotLeader => Self::NotLeader,
+            rota_ports::ChangeRefused::Busy => Self::Busy,
+            rota_ports::ChangeRefused::Invalid(why) => Self::Invalid(why),
+        }
+    }
+}
+
+impl From<rota_ports::ProposeRefused> for SteerRefused {
+    fn from(refused: rota_ports::ProposeRefused) -> Self {
+        match refused {
+            rota_ports::ProposeRefused::NotLeader => Self::NotLeader,
+            rota_ports::ProposeRefused::Busy => Self::Busy,
+        }
+    }
 }
 
 /// A session that takes over its node.
@@ -129,6 +240,12 @@ pub(crate) enum CoreError {
     /// Nothing was done.
     #[error("too much waits for its turn")]
     Overloaded,
+    /// Another server leads, or nobody does; nothing was done.
+    #[error("this server does not lead")]
+    NotLeader,
+    /// This server stopped leading meanwhile; a change may or may not have been made.
+    #[error("this server stopped leading before the outcome was known")]
+    Unknown,
     /// The process is going down; a change may or may not have been made.
     #[error("the server is shutting down")]
     Stopped,
@@ -143,6 +260,8 @@ pub(crate) struct Core {
 struct Inner {
     requests: mpsc::Sender<Request>,
     applied: AtomicU64,
+    applied_watch: watch::Sender<u64>,
+    standing: watch::Sender<Standing>,
     proposals: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -155,6 +274,8 @@ impl Core {
         let inner = Inner {
             requests,
             applied: AtomicU64::new(applied.0),
+            applied_watch: watch::Sender::new(applied.0),
+            standing: watch::Sender::default(),
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX / BLOCK)),
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -170,6 +291,31 @@ impl Core {
     /// Notes the last applied entry. For the core thread only.
     pub(crate) fn note_applied(&self, index: LogIndex) {
         self.inner.applied.store(index.0, Ordering::Release);
+        self.inner.applied_watch.send_replace(index.0);
+    }
+
+    /// Waits until this entry is applied.
+    pub(crate) async fn wait_applied(&self, index: LogIndex) {
+        let mut watch = self.inner.applied_watch.subscribe();
+        while self.applied() < index {
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Who leads, as far as this server knows, and every change of that.
+    pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing.subscribe()
+    }
+
+    /// Notes who leads. For the core thread only.
+    pub(crate) fn note_standing(&self, standing: Standing) {
+        self.inner.standing.send_if_modified(|known| {
+            let changed = *known != standing;
+            *known = standing;
+            changed
+        });
     }
 
     /// Tells the core thread something that needs no answer. A process that goes down needs none either.
@@ -191,7 +337,7 @@ impl Core {
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal { commands, bytes, asker: Asker::Caller(reply, permits) };
         self.tell(Request::Propose(proposal));
-        answer.await.map_err(|_| CoreError::Stopped)
+        answer.await.map_err(|_| CoreError::Stopped)?
     }
 
     /// Asks for one change.
@@ -215,19 +361,49 @@ impl Core {
         }
     }
 
-    /// Reads on the core thread; sees every write that was acknowledged before.
+    /// Reads on the core thread; sees every write that was acknowledged before, unless the request at hand may miss some.
     pub(crate) async fn query<T: Send + 'static>(
         &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, CoreError> {
+        self.read(CONSISTENCY.try_get().unwrap_or_default(), read).await
+    }
+
+    /// Reads what this server has heard of, whoever leads.
+    pub(crate) async fn peek<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&View<'_>) -> T + Send + 'static,
+    ) -> Result<T, CoreError> {
+        self.read(Consistency::Stale, read).await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        consistency: Consistency,
         read: impl FnOnce(&View<'_>) -> T + Send + 'static,
     ) -> Result<T, CoreError> {
         let permit =
             Arc::clone(&self.inner.reads).try_acquire_owned().map_err(|_| CoreError::Overloaded)?;
         let (reply, answer) = oneshot::channel();
-        let run = Box::new(move |view: &View<'_>| {
-            drop(reply.send(read(view)));
+        let run = Box::new(move |view: Result<&View<'_>, CoreError>| {
+            drop(reply.send(view.map(read)));
         });
-        self.tell(Request::Query(Query { run, permit }));
-        answer.await.map_err(|_| CoreError::Stopped)
+        self.tell(Request::Query(Query { consistency, run, permit }));
+        answer.await.map_err(|_| CoreError::Stopped)?
+    }
+
+    /// Asks something of the log itself.
+    pub(crate) async fn steer(&self, steering: Steering) -> Result<(), SteerRefused> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Steer(steering, reply));
+        answer.await.unwrap_or(Err(SteerRefused::NotLeader))
+    }
+
+    /// Waits until there is a snapshot of at least this index.
+    pub(crate) async fn snapshot(&self, index: LogIndex) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(Request::Snapshot(index, reply));
+        answer.await.unwrap_or_else(|_| Err("the server goes down".to_owned()))
     }
 
     /// How long a caller that was refused should wait: short, because what is queued is gone within a few syncs.

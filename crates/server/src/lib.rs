@@ -15,14 +15,19 @@ mod history;
 mod listen;
 mod metrics;
 mod outbox;
+mod peers;
+mod replica;
 mod rest;
 mod ring;
+mod servers;
 mod sessions;
 mod snapshots;
 mod start;
 
-pub use config::{LEASE_MAX, LEASE_MIN, OnFatal, PORT, ServerConfig, StartError};
-pub use start::{RunningServer, Server};
+pub use config::{
+    ClusterConfig, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT, ServerConfig, StartError,
+};
+pub use start::{Ended, RunningServer, Server};
 
 /// Waits until the server shuts down.
 async fn stopped(stop: &mut tokio::sync::watch::Receiver<bool>) {

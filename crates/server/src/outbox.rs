@@ -43,6 +43,8 @@ pub(crate) enum Ending {
     Removed,
     /// The server shuts down.
     Stopping,
+    /// Another server leads.
+    NotLeading,
 }
 
 /// Everything that waits.

@@ -175,10 +175,10 @@ impl Sessions {
         }
     }
 
-    /// Ends every session, because the process goes down.
-    pub(crate) fn end_all(&mut self) {
+    /// Ends every session.
+    pub(crate) fn end_all(&mut self, ending: Ending) {
         for session in std::mem::take(&mut self.connected).into_values() {
-            session.end(Ending::Stopping);
+            session.end(ending);
         }
     }
 }

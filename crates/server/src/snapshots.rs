@@ -1,18 +1,22 @@
 //! Snapshots beside the running server: a second replica loads the snapshot before, replays the log behind it, and writes the next.
 //! The core thread never stalls, and each snapshot proves again that snapshot and replay make the live state.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use rota_core::State;
-use rota_ports::{ReplicatedLog, SnapshotMeta};
+use rota_ports::SnapshotMeta;
 use rota_store::disk::Disk;
 use rota_store::history::History;
 use rota_store::wal::LogReader;
 use rota_store::{Identity, StoreError, recover, snapshot};
 use rota_types::LogIndex;
+use tokio::sync::oneshot;
 use tracing::warn;
 
 use crate::handle::{Core, Request, SnapshotFailed, SnapshotMade, SnapshotResult};
+use crate::replica::Replica;
 
 /// Live tasks up to which the core thread takes a digest of its state for comparison: a few milliseconds.
 const DIGEST_TASKS_MAX: u64 = 10_000;
@@ -25,8 +29,15 @@ pub(crate) struct Snapshots {
     log_bytes: u64,
     last_bytes: u64,
     covered: LogIndex,
-    running: bool,
+    /// The newest snapshot that is stored.
+    stored: LogIndex,
+    making: Option<JoinHandle<()>>,
+    /// Who waits for a snapshot of at least this index.
+    waiting: Vec<(LogIndex, Waiter)>,
 }
+
+/// Told when the snapshot is there, or why it is not.
+type Waiter = oneshot::Sender<Result<(), String>>;
 
 /// What a snapshot is made from and written to.
 #[derive(Clone)]
@@ -39,10 +50,22 @@ pub(crate) struct Files {
 }
 
 impl Snapshots {
-    /// `log_bytes` are already behind the last snapshot.
-    pub(crate) fn new(files: Files, log_bytes_min: u64, log_bytes: u64) -> Self {
-        let covered = LogIndex(0);
-        Self { files, log_bytes_min, log_bytes, last_bytes: 0, covered, running: false }
+    /// `log_bytes` are already behind the last snapshot, which is of the entry at `stored`.
+    pub(crate) fn new(
+        files: Files,
+        log_bytes_min: u64,
+        (stored, log_bytes): (LogIndex, u64),
+    ) -> Self {
+        Self {
+            files,
+            log_bytes_min,
+            log_bytes,
+            last_bytes: 0,
+            covered: LogIndex(0),
+            stored,
+            making: None,
+            waiting: Vec::new(),
+        }
     }
 
     /// Counts an entry.
@@ -56,22 +79,48 @@ impl Snapshots {
     }
 
     /// Begins a snapshot of the state as it is now if enough was logged since the last one.
-    pub(crate) fn begin_if_due(&mut self, state: &State, log: &dyn ReplicatedLog) {
-        if self.running || self.log_bytes < self.log_bytes_min.max(self.last_bytes) {
+    pub(crate) fn begin_if_due(&mut self, state: &State, replica: &Replica) {
+        if self.log_bytes >= self.log_bytes_min.max(self.last_bytes) {
+            self.begin(state, replica);
+        }
+    }
+
+    /// Answers as soon as there is a snapshot of at least the entry at `index`, and makes one if there is none.
+    pub(crate) fn want(
+        &mut self,
+        index: LogIndex,
+        waiter: Waiter,
+        (state, replica): (&State, &Replica),
+    ) {
+        if self.stored >= index.max(LogIndex(1)) {
+            drop(waiter.send(Ok(())));
+        } else if state.index() < index.max(LogIndex(1)) {
+            let reason = format!("this server has reached entry {}, not {index}", state.index());
+            drop(waiter.send(Err(reason)));
+        } else {
+            self.waiting.push((index, waiter));
+            self.begin(state, replica);
+        }
+    }
+
+    fn begin(&mut self, state: &State, replica: &Replica) {
+        if self.making.is_some() {
             return;
         }
         let index = state.index();
-        let Some(meta) = log.snapshot_meta(index) else { return };
+        let Some(meta) = replica.snapshot_meta(index) else { return };
         let digest = (state.live_tasks() <= DIGEST_TASKS_MAX).then(|| state.digest());
         let files = self.files.clone();
         let thread = std::thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(move || {
-            let result = make(&files, &meta, digest);
+            let made = catch_unwind(AssertUnwindSafe(|| make(&files, meta, digest)));
+            let panicked = |_| Err(SnapshotFailed::Again("its thread panicked".to_owned()));
+            let result = made.unwrap_or_else(panicked);
             files.core.tell(Request::Snapshotted(index, result));
         });
         match spawned {
-            Ok(_) => {
-                self.running = true;
+            Ok(thread) => {
+                self.making = Some(thread);
                 self.log_bytes = 0;
             }
             Err(error) => warn!(%error, "no thread for a snapshot"),
@@ -79,16 +128,39 @@ impl Snapshots {
     }
 
     /// Notes how a snapshot ended.
-    pub(crate) fn finished(&mut self, made: Option<&SnapshotMade>) {
-        self.running = false;
-        if let Some(made) = made {
+    pub(crate) fn finished(&mut self, result: &SnapshotResult) {
+        self.join();
+        if let Ok(made) = result {
             self.last_bytes = made.bytes;
             self.covered = made.covered;
+            self.stored = made.meta.index;
+        }
+        for (index, waiter) in std::mem::take(&mut self.waiting) {
+            let answer = match result {
+                Ok(_) if self.stored >= index => Ok(()),
+                Ok(_) => Err("ask again: the snapshot is of an earlier entry".to_owned()),
+                Err(failed) => Err(failed.to_string()),
+            };
+            drop(waiter.send(answer));
+        }
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.making.take() {
+            // What it had to say it has said.
+            let _ended = thread.join();
         }
     }
 }
 
-fn make(files: &Files, meta: &SnapshotMeta, digest: Option<u64>) -> SnapshotResult {
+impl Drop for Snapshots {
+    /// Nothing of the directory is in use when this returns.
+    fn drop(&mut self) {
+        self.join();
+    }
+}
+
+fn make(files: &Files, meta: SnapshotMeta, digest: Option<u64>) -> SnapshotResult {
     let index = meta.index;
     let again = |error: StoreError| SnapshotFailed::Again(error.to_string());
     let Files { disk, identity, reader, history, .. } = files;
@@ -123,6 +195,7 @@ fn make(files: &Files, meta: &SnapshotMeta, digest: Option<u64>) -> SnapshotResu
         ));
     }
     let written =
-        snapshot::write(disk.as_ref(), identity, meta, state.records()).map_err(again)?;
-    Ok(SnapshotMade { bytes: written.bytes, covered: written.previous.unwrap_or(LogIndex(0)) })
+        snapshot::write(disk.as_ref(), identity, &meta, state.records()).map_err(again)?;
+    let covered = written.previous.unwrap_or(LogIndex(0));
+    Ok(SnapshotMade { bytes: written.bytes, meta, covered })
 }

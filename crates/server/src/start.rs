@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rota_control::Controller;
-use rota_core::State;
+use rota_core::server::ServerSpec;
+use rota_core::{LEVEL, State};
+use rota_ports::ReplicatedLog;
 use rota_store::disk::{DirLock, Disk, FsDisk};
-use rota_store::history::{HISTORY_FILE, History, HistoryOptions, Retention};
+use rota_store::history::{HISTORY_FILE, History, HistoryPlace, Retention};
 use rota_store::recover::{Options, Recovered};
 use rota_store::solo::{SoloLimits, SoloLog};
 use rota_store::wal::WalOptions;
@@ -20,18 +24,23 @@ use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::config::{OnFatal, ServerConfig, StartError};
-use crate::core_thread::{CoreThread, Parts};
+use crate::config::{ClusterConfig, OnFatal, ServerConfig, StartError};
+use crate::core_thread::{CoreThread, End, Parts};
 use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, Request};
+use crate::peers::{Images, Origin, Outside, PeerGateway, Peers};
+use crate::replica::Replica;
 use crate::rest::{self, App, RequestIds, Shared};
 use crate::ring::Ring;
+use crate::servers::Servers;
 use crate::snapshots::{Files, Snapshots};
 use crate::{history, listen};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
+/// How long it may take to reach the leader.
+const FORWARD_CONNECT: Duration = Duration::from_secs(1);
 /// Exit code of a process that can't go on.
 const EXIT_FATAL: i32 = 70;
 
@@ -44,7 +53,7 @@ pub struct RunningServer {
     core: Core,
     stop: watch::Sender<bool>,
     serving: Option<tokio::task::JoinHandle<()>>,
-    core_thread: Option<JoinHandle<()>>,
+    core_thread: Option<JoinHandle<End>>,
 }
 
 impl Server {
@@ -57,15 +66,26 @@ impl Server {
         let refused = |source| StartError::Listen { address: config.listen, source };
         // The port first: whoever finds it taken must not wait for a recovery.
         let socket = bind(config.listen).map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
         let (stop, stopped) = watch::channel(false);
-        let opening = config.clone();
-        let ended = stop.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, ended))
+        let opening = Opening {
+            config: config.clone(),
+            address: config.address(address),
+            runtime: tokio::runtime::Handle::current(),
+            stop: stop.clone(),
+        };
+        let opened = tokio::task::spawn_blocking(move || opening.open())
             .await
             .map_err(|error| StartError::recover(&config.data_dir, error))??;
-        let Opened { core, history, ring, thread } = opened;
-        let listener = socket.listen(BACKLOG).map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
+        let Opened { core, history, ring, origin, images, thread } = opened;
+        let listener = match socket.listen(BACKLOG) {
+            Ok(listener) => listener,
+            Err(error) => {
+                core.tell(Request::Abandon);
+                drop(tokio::task::spawn_blocking(move || thread.join()).await);
+                return Err(refused(error));
+            }
+        };
         let outputs = Arc::new(Outputs::default());
         let gateway = Gateway {
             core: core.clone(),
@@ -74,15 +94,20 @@ impl Server {
             heartbeat: config.heartbeat(),
             stop: stopped.clone(),
             sessions: AtomicU64::new(1),
+            is_sole: config.cluster.is_none(),
         };
-        let (routes, openapi, _) = rest::describe(gateway);
+        let identity = origin.identity;
+        let peers = PeerGateway { origin, core: core.clone(), images, stop: stopped.clone() };
+        let (routes, openapi, _) = rest::describe(gateway, peers);
         let history = history::History(Arc::downgrade(&history));
         let app = App(Arc::new(Shared {
             core: core.clone(),
             ring,
             history: history.clone(),
             outputs,
-            hosts: config.hosts.clone(),
+            hosts: config.hosts.iter().cloned().chain(own_host(&config)).collect(),
+            identity,
+            forwarder: forwarder()?,
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
             followers: Arc::new(Semaphore::new(rest::FOLLOWERS_MAX)),
@@ -124,10 +149,16 @@ impl RunningServer {
         info!("stopped");
     }
 
-    /// Waits until it has ended by itself, which it only does when it can't go on.
-    pub async fn wait(&mut self) {
+    /// Waits until it has ended by itself.
+    pub async fn wait(&mut self) -> Ended {
         if let Some(serving) = &mut self.serving {
             drop(serving.await);
+        }
+        self.serving = None;
+        let Some(thread) = self.core_thread.take() else { return Ended::Failed };
+        match tokio::task::spawn_blocking(move || thread.join()).await {
+            Ok(Ok(End::Replaced)) => Ended::StartAgain,
+            Ok(Ok(End::Stopped | End::Failed) | Err(_)) | Err(_) => Ended::Failed,
         }
     }
 }
@@ -146,6 +177,15 @@ impl Drop for RunningServer {
     }
 }
 
+/// Why a server has ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It can't go on.
+    Failed,
+    /// Another server's state has taken the place of what it had: it has to be started again, and goes on from there.
+    StartAgain,
+}
+
 /// Takes the address without listening yet. Until the state is recovered, workers are refused rather than left without an answer:
 /// that tells them that nobody can take their tasks away meanwhile.
 fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -160,66 +200,158 @@ struct Opened {
     core: Core,
     history: Arc<History>,
     ring: Arc<Ring>,
-    thread: JoinHandle<()>,
+    origin: Origin,
+    images: Images,
+    thread: JoinHandle<End>,
 }
 
-/// Opens the directory.
-fn open(config: &ServerConfig, ended: watch::Sender<bool>) -> Result<Opened, StartError> {
-    let disk = FsDisk::open(&config.data_dir).map_err(|error| unusable(config, error))?;
-    open_on(Arc::new(disk), config, ended)
+/// What recovery needs.
+struct Opening {
+    config: ServerConfig,
+    /// Where others reach this server.
+    address: String,
+    runtime: tokio::runtime::Handle,
+    /// Told when the core thread has ended, and by whoever shuts the server down.
+    stop: watch::Sender<bool>,
 }
 
-/// Recovers what is on the disk and starts the threads that own it. `ended` is told when the core thread has ended.
-fn open_on(
-    disk: Arc<dyn Disk>,
-    config: &ServerConfig,
-    ended: watch::Sender<bool>,
-) -> Result<Opened, StartError> {
-    let on_fatal = on_fatal(config);
-    let recovered = recover::recover(&disk, &options()).map_err(|error| unusable(config, error))?;
-    for note in &recovered.notes {
-        warn!("{note}");
+impl Opening {
+    /// Opens the directory.
+    fn open(&self) -> Result<Opened, StartError> {
+        let config = &self.config;
+        let disk = FsDisk::open(&config.data_dir).map_err(|error| unusable(config, error))?;
+        self.open_on(Arc::new(disk))
     }
-    let history = open_history(config, &recovered.identity, &on_fatal)?;
-    let (state, log_bytes) = replay(config, &recovered, &history)?;
-    let Recovered { identity, wal, lock, .. } = recovered;
-    info!(index = %state.index(), jobs = state.job_count(), "recovered");
-    let history = Arc::new(history);
-    let (core, requests) = Core::new(state.index());
-    let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
-    let files = Files {
-        disk,
-        identity,
-        reader: wal.reader(),
-        history: Arc::clone(&history),
-        core: core.clone(),
-    };
-    let last = wal.last_index();
-    let log_writer = log_writer(wal, &core)?;
-    let parts = Parts {
-        controller: Controller::new(&state, config.lease),
-        state,
-        log: Box::new(SoloLog::new(last, SoloLimits::default())),
-        log_writer,
-        core: core.clone(),
-        ring: Arc::clone(&ring),
-        history: Arc::clone(&history),
-        snapshots: Snapshots::new(files, config.snapshot_log_bytes, log_bytes),
-        on_fatal,
-    };
-    let thread = std::thread::Builder::new()
-        .name("core".to_owned())
-        .spawn(move || {
-            // Held until everything of the directory is closed.
-            let _lock: DirLock = lock;
-            CoreThread::new(parts).run(&requests);
-            ended.send_replace(true);
-        })
-        .map_err(StartError::Thread)?;
-    Ok(Opened { core, history, ring, thread })
+
+    /// Recovers what is on the disk and starts the threads that own it.
+    fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
+        let config = &self.config;
+        let on_fatal = on_fatal(config);
+        let options = options(config);
+        let recovered =
+            recover::recover(&disk, &options).map_err(|error| unusable(config, error))?;
+        for note in &recovered.notes {
+            warn!("{note}");
+        }
+        let identity = recovered.identity;
+        let place = HistoryPlace::new(&config.data_dir);
+        let history = open_history(config, &place, &recovered, &on_fatal)?;
+        let (state, log_bytes) = replay(config, &recovered, &history)?;
+        info!(index = %state.index(), jobs = state.job_count(), "recovered");
+        let history = Arc::new(history);
+        let (core, requests) = Core::new(state.index());
+        let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
+        let images = Images {
+            disk: Arc::clone(&disk),
+            identity,
+            history: Arc::downgrade(&history),
+            place,
+            core: core.clone(),
+        };
+        let origin = Origin { identity, address: self.address.clone() };
+        let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
+        let start = recovered.start();
+        let log = open_log(config, &recovered)?;
+        let Recovered { wal, lock, .. } = recovered;
+        let files = Files {
+            disk,
+            identity,
+            reader: wal.reader(),
+            history: Arc::clone(&history),
+            core: core.clone(),
+        };
+        let writer = log_writer(wal, &core)?;
+        let parts = Parts {
+            controller: Controller::new(&state, config.lease),
+            state,
+            servers: servers(config, &origin, peers.clone()),
+            replica: Replica::new(log, writer, peers),
+            core: core.clone(),
+            ring: Arc::clone(&ring),
+            history: Arc::clone(&history),
+            snapshots: Snapshots::new(files, config.snapshot_log_bytes, (start, log_bytes)),
+            on_fatal: Arc::clone(&on_fatal),
+        };
+        let thread = run(parts, requests, (lock, self.stop.clone()))?;
+        Ok(Opened { core, history, ring, origin, images, thread })
+    }
+
+    fn peers(&self, origin: &Origin, images: &Images, core: &Core) -> Arc<Peers> {
+        let outside = Outside { runtime: self.runtime.clone(), stop: self.stop.subscribe() };
+        Peers::new(origin.clone(), images.clone(), core.clone(), outside)
+    }
 }
 
-fn options() -> Options {
+/// Starts the core thread.
+fn run(
+    parts: Parts,
+    requests: mpsc::Receiver<Request>,
+    (lock, stop): (DirLock, watch::Sender<bool>),
+) -> Result<JoinHandle<End>, StartError> {
+    let on_fatal = Arc::clone(&parts.on_fatal);
+    let thread = std::thread::Builder::new().name("core".to_owned());
+    let run = move || {
+        // Held until everything of the directory is closed.
+        let _lock = lock;
+        // Whoever waits for this thread must hear of its end, also if that is a bug.
+        let ran = catch_unwind(AssertUnwindSafe(|| CoreThread::new(parts).run(&requests)));
+        stop.send_replace(true);
+        ran.unwrap_or_else(|_| {
+            on_fatal("the core thread panicked, which is a bug");
+            End::Failed
+        })
+    };
+    thread.spawn(run).map_err(StartError::Thread)
+}
+
+/// The log, behind what was recovered.
+fn open_log(
+    config: &ServerConfig,
+    recovered: &Recovered,
+) -> Result<Box<dyn ReplicatedLog>, StartError> {
+    let Some(cluster) = &config.cluster else {
+        let last = recovered.wal.last_index();
+        return Ok(Box::new(SoloLog::new(last, SoloLimits::default())));
+    };
+    let reason = format!("this version can't run as server {} of a cluster", cluster.server);
+    Err(StartError::recover(&config.data_dir, reason))
+}
+
+fn servers(config: &ServerConfig, origin: &Origin, peers: Option<Arc<Peers>>) -> Servers {
+    let own = ServerSpec {
+        id: origin.identity.server,
+        address: origin.address.as_str().into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        level: LEVEL,
+    };
+    let founders = config.cluster.iter().flat_map(|cluster| &cluster.founders);
+    let addresses = founders.map(|(id, address)| (*id, Arc::from(address.as_str())));
+    Servers::new(own, addresses.collect(), peers)
+}
+
+/// The name under which others speak to this server.
+fn own_host(config: &ServerConfig) -> Option<String> {
+    let uri: http::Uri = config.advertise.as_ref()?.parse().ok()?;
+    uri.host().map(str::to_owned)
+}
+
+/// Passes requests on to the leader. Nothing between servers goes through a proxy.
+fn forwarder() -> Result<reqwest::Client, StartError> {
+    let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true);
+    let client =
+        client.connect_timeout(FORWARD_CONNECT).redirect(reqwest::redirect::Policy::none());
+    client.build().map_err(|error| StartError::Thread(io::Error::other(error)))
+}
+
+fn options(config: &ServerConfig) -> Options {
+    if let Some(ClusterConfig { cluster, server, .. }) = config.cluster {
+        return Options {
+            fresh: Identity { cluster, server },
+            cluster: Some(cluster),
+            server: Some(server),
+            wal: WalOptions::default(),
+        };
+    }
     let mut cluster = [0; 16];
     for (half, bytes) in cluster.chunks_mut(8).zip([draw(), draw()]) {
         half.copy_from_slice(&bytes.to_le_bytes());
@@ -230,18 +362,20 @@ fn options() -> Options {
 
 fn open_history(
     config: &ServerConfig,
-    identity: &Identity,
+    place: &HistoryPlace,
+    recovered: &Recovered,
     on_fatal: &OnFatal,
 ) -> Result<History, StartError> {
-    let path = config.data_dir.join(HISTORY_FILE);
     let on_fatal = Arc::clone(on_fatal);
     let failed =
         move |error: StoreError| on_fatal(&format!("the history can't be written: {error}"));
-    History::open(&path, identity, HistoryOptions::default(), failed)
+    place
+        .open(&recovered.identity, recovered.start(), failed)
         .map_err(|error| unusable(config, error))
 }
 
-/// Applies the log behind the snapshot, feeding the history with what it has not stored. Also answers how many bytes that were.
+/// Applies the log behind the snapshot, feeding the history with what it has not stored. Also answers how many bytes that were. In a cluster
+/// the log itself says later what of it is committed.
 fn replay(
     config: &ServerConfig,
     recovered: &Recovered,
@@ -257,6 +391,9 @@ fn replay(
             state.index()
         );
         return Err(StartError::recover(&config.data_dir, reason));
+    }
+    if config.cluster.is_some() {
+        return Ok((state, 0));
     }
     if stored > recovered.wal.last_index() {
         let reason = format!("the history knows entry {stored}, which the log does not have");
@@ -339,8 +476,10 @@ mod tests {
         let mut config = ServerConfig::new(dir.path());
         config.on_fatal = Some(Arc::new(move |reason: &str| drop(fatal.send(reason.to_owned()))));
         let disk = MemDisk::new();
-        let (ended, mut stopped) = watch::channel(false);
-        let opened = open_on(Arc::new(disk.clone()), &config, ended).unwrap();
+        let (stop, mut stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Handle::current();
+        let mut opening = Opening { config, address: String::new(), runtime, stop };
+        let opened = opening.open_on(Arc::new(disk.clone())).unwrap();
         let done = opened.core.command(Urgency::New, create("kept")).await.unwrap();
         assert_eq!(done, (LogIndex(1), Ok(Reply::Done)));
         disk.fail_after(0, std::io::ErrorKind::Other);
@@ -353,8 +492,8 @@ mod tests {
         opened.thread.join().unwrap();
         drop(opened.history);
         // What was acknowledged is there for the next process.
-        let (ended, _stopped) = watch::channel(false);
-        let opened = open_on(Arc::new(disk.after_kill()), &config, ended).unwrap();
+        opening.stop = watch::Sender::new(false);
+        let opened = opening.open_on(Arc::new(disk.after_kill())).unwrap();
         let kept = opened.core.query(|view| view.state.queue_named("kept").is_some()).await;
         assert_eq!(kept, Ok(true));
         opened.core.tell(Request::Abandon);

@@ -6,6 +6,7 @@
 
 mod commit;
 mod pending;
+mod place;
 mod prune;
 mod read;
 mod tables;
@@ -25,6 +26,7 @@ use rota_wire::history::TasksCancelled;
 use crate::{Identity, StoreError};
 use pending::Pending;
 
+pub use place::HistoryPlace;
 pub use prune::Retention;
 pub use transfer::{Import, Row, Table};
 

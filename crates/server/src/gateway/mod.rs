@@ -36,6 +36,8 @@ pub(crate) struct Gateway {
     pub(crate) heartbeat: Span,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) sessions: AtomicU64,
+    /// Whether this server runs alone: nobody else can take a worker's tasks away.
+    pub(crate) is_sole: bool,
 }
 
 impl Gateway {
@@ -62,6 +64,7 @@ impl pb::worker_gateway_server::WorkerGateway for Gateway {
             core: self.core.clone(),
             lease: self.lease,
             heartbeat: self.heartbeat,
+            is_sole: self.is_sole,
             sender,
         };
         tokio::spawn(session.run(request.into_inner(), self.stop.clone()));

@@ -32,6 +32,7 @@ pub(super) struct Session {
     pub(super) core: Core,
     pub(super) lease: Span,
     pub(super) heartbeat: Span,
+    pub(super) is_sole: bool,
     pub(super) sender: mpsc::Sender<Result<pb::ServerMessage, Status>>,
 }
 
@@ -202,7 +203,7 @@ impl Session {
                 node: node.0,
                 lease_micros: self.lease.micros(),
                 heartbeat_micros: self.heartbeat.micros(),
-                sole_server: true,
+                sole_server: self.is_sole,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             };
             if !self.say(pb::server_message::Kind::Welcome(welcome)).await {
@@ -264,6 +265,7 @@ impl Session {
             Ending::Lost => self.close("the node's lease ran out: register again").await,
             Ending::Removed => self.close("the node was removed: register again").await,
             Ending::Stopping => self.close("the server shuts down").await,
+            Ending::NotLeading => self.close("another server leads").await,
         }
     }
 

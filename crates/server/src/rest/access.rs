@@ -28,8 +28,12 @@ pub(crate) enum Permission {
     ManageNodes,
     /// Create, change, pause and remove queues.
     ManageQueues,
+    /// Add and remove servers, and hand over the lead.
+    ManageCluster,
     /// Be a worker.
     Work,
+    /// Be another server.
+    Replicate,
 }
 
 /// One line of the table of routes.
@@ -53,12 +57,26 @@ impl Routes {
         Self { router: Router::new(), paths: Paths::new(), schemas: Vec::new(), table: Vec::new() }
     }
 
-    /// Adds the handlers of one path, for those who have `permission`.
-    pub(crate) fn at(
+    /// Adds the handlers of one path, for those who have `permission`. A server that does not lead passes the request on.
+    pub(crate) fn at(self, permission: Permission, methods: UtoipaMethodRouter<App>) -> Self {
+        self.add(permission, false, methods)
+    }
+
+    /// As [`at`](Self::at), for what every server answers by itself.
+    pub(crate) fn anywhere(self, permission: Permission, methods: UtoipaMethodRouter<App>) -> Self {
+        self.add(permission, true, methods)
+    }
+
+    fn add(
         mut self,
         permission: Permission,
+        anywhere: bool,
         (schemas, paths, methods): UtoipaMethodRouter<App>,
     ) -> Self {
+        let methods =
+            methods.route_layer(middleware::from_fn(move |request: Request, next: Next| {
+                super::forward::dispatch(anywhere, request, next)
+            }));
         let mut methods =
             Some(methods.route_layer(middleware::from_fn(move |request: Request, next: Next| {
                 allow(permission, request, next)
@@ -76,15 +94,31 @@ impl Routes {
         self
     }
 
-    /// Adds the worker gateway, which speaks gRPC on the same port.
-    pub(crate) fn gateway(mut self, gateway: crate::gateway::Service) -> Self {
-        let path = "/rota.v1.WorkerGateway/{rpc}";
-        let permission = Permission::Work;
+    /// Adds what workers speak to: gRPC on the same port.
+    pub(crate) fn gateway(self, gateway: crate::gateway::Service) -> Self {
+        self.grpc(Permission::Work, "/rota.v1.WorkerGateway/{rpc}", gateway)
+    }
+
+    /// Adds what other servers speak to.
+    pub(crate) fn peers(self, peers: crate::peers::Service) -> Self {
+        self.grpc(Permission::Replicate, "/rota.peer.v1.PeerGateway/{rpc}", peers)
+    }
+
+    fn grpc<S>(mut self, permission: Permission, path: &str, service: S) -> Self
+    where
+        S: tower::Service<Request, Error = std::convert::Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Response: axum::response::IntoResponse,
+        S::Future: Send + 'static,
+    {
         let service = tower::ServiceBuilder::new()
             .layer(middleware::from_fn(move |request: Request, next: Next| {
                 allow(permission, request, next)
             }))
-            .service(gateway);
+            .service(service);
         self.router = self.router.route_service(path, service);
         self.table.push(Declared { path: path.to_owned(), method: "post", permission });
         self

@@ -124,7 +124,7 @@ fn odds(view: &View<'_>, live: u64) -> FailureOdds {
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn metrics(State(app): State<App>) -> Answer<Response> {
-    let text = app.core.query(render).await?;
+    let text = app.core.peek(render).await?;
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }

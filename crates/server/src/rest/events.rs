@@ -155,7 +155,7 @@ async fn names_of(app: &App, nodes: BTreeSet<NodeId>) -> Answer<BTreeMap<NodeId,
     if nodes.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let named = app.core.query(move |view| {
+    let named = app.core.peek(move |view| {
         nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
     });
     Ok(named.await?)
@@ -325,6 +325,7 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
 }
 
 /// What an event is about, and the event in JSON.
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn tell(
     index: LogIndex,
     seq: u32,

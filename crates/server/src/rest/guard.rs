@@ -49,6 +49,7 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
     let mut response = match admit(&app.hosts, &request) {
         Ok(()) => {
             request.extensions_mut().insert(id.clone());
+            request.extensions_mut().insert(app.clone());
             next.run(request).await
         }
         Err(problem) => problem.into_response(),

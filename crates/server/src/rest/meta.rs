@@ -21,16 +21,21 @@ pub(super) async fn health() -> Response {
         .into_response()
 }
 
-/// Whether the server takes work.
+/// Whether the server takes work, by itself or through the server that leads.
 #[utoipa::path(get, path = "/readyz", tag = "server", operation_id = "ready", responses(
     (status = 200, description = "It does.", body = Health),
     (status = 503, description = "It does not.", body = Health),
 ))]
 pub(super) async fn ready(State(app): State<App>) -> Response {
     let index = app.core.applied().0;
-    let connected = app.core.query(|view| view.sessions.len() as u64).await;
+    let connected = app.core.peek(|view| view.sessions.len() as u64).await;
     let (status, text, nodes_connected) = match (connected, app.space.check()) {
-        (Ok(nodes), Ok(())) => (StatusCode::OK, "ok".to_owned(), nodes),
+        (Ok(nodes), Ok(())) if app.core.standing().borrow().leader_is_known() => {
+            (StatusCode::OK, "ok".to_owned(), nodes)
+        }
+        (Ok(nodes), Ok(())) => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no server leads at the moment".to_owned(), nodes)
+        }
         (Ok(nodes), Err(refused)) => {
             (StatusCode::SERVICE_UNAVAILABLE, refused.problem().detail.clone(), nodes)
         }

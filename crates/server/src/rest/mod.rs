@@ -6,6 +6,7 @@ mod docs;
 mod events;
 mod explain;
 mod extract;
+mod forward;
 mod guard;
 mod jobs;
 mod lists;
@@ -15,6 +16,7 @@ mod nodes;
 mod present;
 pub(crate) mod problem;
 mod queues;
+mod servers;
 mod submit;
 mod tasks;
 
@@ -25,6 +27,7 @@ use axum::Router;
 use axum::middleware;
 use axum::response::IntoResponse;
 use rota_api::ErrorCode;
+use rota_store::Identity;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa_axum::routes;
 
@@ -36,6 +39,7 @@ use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, CoreError};
 use crate::history::History;
+use crate::peers::PeerGateway;
 use crate::ring::Ring;
 
 /// What handlers share.
@@ -48,6 +52,9 @@ pub(crate) struct Shared {
     pub(crate) history: History,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) config: ServerConfig,
+    pub(crate) identity: Identity,
+    /// Passes requests on to the leader.
+    pub(crate) forwarder: reqwest::Client,
     pub(crate) hosts: Vec<String>,
     pub(crate) request_ids: RequestIds,
     pub(crate) space: DiskSpace,
@@ -80,7 +87,8 @@ impl App {
 /// Every route with its permission.
 pub(crate) fn routes() -> Routes {
     use Permission::{
-        ManageJobs, ManageNodes, ManageQueues, Public, ReadCluster, ReadJobs, SubmitJobs,
+        ManageCluster, ManageJobs, ManageNodes, ManageQueues, Public, ReadCluster, ReadJobs,
+        SubmitJobs,
     };
     Routes::new()
         .at(SubmitJobs, routes!(submit::submit_jobs))
@@ -111,16 +119,21 @@ pub(crate) fn routes() -> Routes {
         .at(ManageQueues, routes!(queues::resume_queue))
         .at(ManageQueues, routes!(queues::purge_queue))
         .at(ReadCluster, routes!(cluster::cluster_stats))
-        .at(ReadCluster, routes!(cluster::metrics))
-        .at(ReadCluster, routes!(events::follow_events))
-        .at(Public, routes!(meta::health))
-        .at(Public, routes!(meta::ready))
-        .at(Public, routes!(meta::version))
-        .at(Public, routes!(meta::version_short))
-        .at(Public, routes!(meta::openapi))
-        .at(Public, routes!(meta::openapi_short))
-        .at(Public, routes!(meta::docs))
-        .at(Public, routes!(meta::explain_problem))
+        .at(ReadCluster, routes!(servers::cluster_status))
+        .at(ManageCluster, routes!(servers::add_server))
+        .at(ManageCluster, routes!(servers::remove_server))
+        .at(ManageCluster, routes!(servers::promote_server))
+        .at(ManageCluster, routes!(servers::transfer_lead))
+        .anywhere(ReadCluster, routes!(cluster::metrics))
+        .anywhere(ReadCluster, routes!(events::follow_events))
+        .anywhere(Public, routes!(meta::health))
+        .anywhere(Public, routes!(meta::ready))
+        .anywhere(Public, routes!(meta::version))
+        .anywhere(Public, routes!(meta::version_short))
+        .anywhere(Public, routes!(meta::openapi))
+        .anywhere(Public, routes!(meta::openapi_short))
+        .anywhere(Public, routes!(meta::docs))
+        .anywhere(Public, routes!(meta::explain_problem))
 }
 
 /// The whole interface, guarded.
@@ -133,8 +146,11 @@ pub(crate) fn router(routes: Router<App>, app: &App) -> Router {
 }
 
 /// Routes, their description and their table.
-pub(crate) fn describe(gateway: Gateway) -> (Router<App>, utoipa::openapi::OpenApi, Vec<Declared>) {
-    routes().gateway(gateway.service()).build()
+pub(crate) fn describe(
+    gateway: Gateway,
+    peers: PeerGateway,
+) -> (Router<App>, utoipa::openapi::OpenApi, Vec<Declared>) {
+    routes().gateway(gateway.service()).peers(peers.service()).build()
 }
 
 /// The page that people read, made from the description.
@@ -165,6 +181,7 @@ mod tests {
             .map(|Declared { path, method, permission }| format!("{method} {path} {permission:?}"))
             .collect();
         let wanted = "\
+delete /v1/cluster/servers/{id} ManageCluster
 delete /v1/nodes/{name} ManageNodes
 delete /v1/queues/{name} ManageQueues
 get /docs Public
@@ -174,6 +191,7 @@ get /openapi.json Public
 get /problems/{code} Public
 get /readyz Public
 get /v1/cluster/stats ReadCluster
+get /v1/cluster/status ReadCluster
 get /v1/events ReadCluster
 get /v1/jobs ReadJobs
 get /v1/jobs/{id} ReadJobs
@@ -192,6 +210,9 @@ get /v1/tasks/{id}/logs ReadJobs
 get /v1/version Public
 get /version Public
 patch /v1/queues/{name} ManageQueues
+post /v1/cluster/servers ManageCluster
+post /v1/cluster/servers/{id}/promote ManageCluster
+post /v1/cluster/transfer ManageCluster
 post /v1/jobs SubmitJobs
 post /v1/jobs/validate SubmitJobs
 post /v1/jobs/{id}/cancel ManageJobs
@@ -206,6 +227,10 @@ put /v1/queues/{name} ManageQueues";
         let mut told = told;
         told.sort();
         assert_eq!(told.join("\n"), wanted);
-        assert!(table.iter().all(|route| route.permission != Permission::Work));
+        assert!(
+            table
+                .iter()
+                .all(|route| !matches!(route.permission, Permission::Work | Permission::Replicate))
+        );
     }
 }

@@ -38,7 +38,7 @@ impl Refused {
         self
     }
 
-    fn retry_after(mut self, pause: Duration) -> Self {
+    pub(crate) fn retry_after(mut self, pause: Duration) -> Self {
         self.retry_after = Some(pause);
         self
     }
@@ -113,6 +113,15 @@ impl From<CoreError> for Refused {
                 refuse(ErrorCode::Overloaded, "too much waits to be recorded; nothing was done")
                     .retry_after(Core::RETRY_AFTER)
             }
+            CoreError::NotLeader => {
+                refuse(ErrorCode::NoLeader, "this server leads no more; nothing was done")
+                    .retry_after(Core::RETRY_AFTER)
+            }
+            CoreError::Unknown => refuse(
+                ErrorCode::OutcomeUnknown,
+                "this server stopped leading before it learnt whether that was recorded",
+            )
+            .retry_after(Core::RETRY_AFTER),
             CoreError::Stopped => refuse(ErrorCode::ShuttingDown, "the server goes down")
                 .retry_after(Core::RETRY_AFTER),
         }
@@ -122,6 +131,7 @@ impl From<CoreError> for Refused {
 /// What kind of thing a rejected command was about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum About {
+    Cluster,
     Job,
     Queue,
     Node,
@@ -133,7 +143,9 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownJob(_), _) => ErrorCode::JobNotFound,
         (Rejection::NothingToCancel(_), _) => ErrorCode::NothingToCancel,
         (Rejection::UnknownQueue(_), About::Job) => ErrorCode::UnknownQueue,
-        (Rejection::UnknownQueue(_), About::Queue | About::Node) => ErrorCode::QueueNotFound,
+        (Rejection::UnknownQueue(_), About::Queue | About::Node | About::Cluster) => {
+            ErrorCode::QueueNotFound
+        }
         (Rejection::QueueExists(_), _) => ErrorCode::QueueExists,
         (Rejection::QueueNotEmpty(_), _) => ErrorCode::QueueNotEmpty,
         (Rejection::QueueProtected(_), _) => ErrorCode::QueueProtected,
@@ -147,7 +159,7 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
         (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
         (Rejection::Invalid { .. }, About::Queue) => ErrorCode::InvalidQueue,
-        (Rejection::Invalid { .. }, About::Node) => ErrorCode::InvalidRequest,
+        (Rejection::Invalid { .. }, About::Node | About::Cluster) => ErrorCode::InvalidRequest,
     };
     let refused = refuse(code, explain_rejection(rejection));
     match rejection {

@@ -17,8 +17,8 @@ use crate::{Identity, StoreError};
 
 /// Bytes of rows that are handed over together.
 const PART_BYTES: usize = 1 << 20;
-/// Rows that are written in one transaction.
-const BATCH_ROWS: usize = 20_000;
+/// Bytes of rows that are written in one transaction.
+const BATCH_BYTES: usize = 16 << 20;
 
 /// A table whose rows travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,7 @@ impl Parts<'_> {
 pub struct Import {
     database: Database,
     rows: Vec<Row>,
+    bytes: usize,
 }
 
 impl Import {
@@ -126,7 +127,7 @@ impl Import {
             return Err(StoreError::History(format!("{} exists already", path.display())));
         }
         let database = super::tables::open(path, identity, 16 << 20)?;
-        Ok(Self { database, rows: Vec::new() })
+        Ok(Self { database, rows: Vec::new(), bytes: 0 })
     }
 
     /// Takes rows in.
@@ -134,8 +135,9 @@ impl Import {
     /// # Errors
     /// If a row is damaged or the file can't be written.
     pub fn add(&mut self, rows: Vec<Row>) -> Result<(), StoreError> {
+        self.bytes += rows.iter().map(|row| row.value.len() + 64).sum::<usize>();
         self.rows.extend(rows);
-        if self.rows.len() >= BATCH_ROWS { self.write(None) } else { Ok(()) }
+        if self.bytes >= BATCH_BYTES { self.write(None) } else { Ok(()) }
     }
 
     /// Ends the import: the history holds everything that was finished up to `reached`. It is durable when this returns.
@@ -155,6 +157,7 @@ impl Import {
             meta.insert(KEY_DURABLE, reached.0).map_err(failed("writing"))?;
         }
         self.rows.clear();
+        self.bytes = 0;
         write.commit().map_err(failed("syncing"))
     }
 }

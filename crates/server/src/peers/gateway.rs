@@ -1,0 +1,96 @@
+//! The receiving end of the links.
+
+use rota_core::server::ServerSpec;
+use rota_types::ServerId;
+use rota_wire::peer as pb;
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::{Images, MESSAGE_BYTES_MAX, Origin};
+use crate::handle::{self, Core};
+
+/// The service as it is mounted.
+pub(crate) type Service = pb::peer_gateway_server::PeerGatewayServer<PeerGateway>;
+
+/// Takes what other servers send.
+pub(crate) struct PeerGateway {
+    pub(crate) origin: Origin,
+    pub(crate) core: Core,
+    pub(crate) images: Images,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl PeerGateway {
+    /// The service with its limits.
+    pub(crate) fn service(self) -> Service {
+        Service::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Whether the sender means this server, and which one it is.
+    fn admit(&self, introduction: Option<pb::Introduction>) -> Result<ServerId, Status> {
+        let Some(introduction) = introduction else {
+            return Err(Status::invalid_argument("a link begins with an introduction"));
+        };
+        let pb::Introduction { protocol, cluster, from, to, address, version, level } =
+            introduction;
+        let own = self.origin.identity;
+        if protocol != pb::PROTOCOL {
+            let known = pb::PROTOCOL;
+            return Err(Status::failed_precondition(format!(
+                "this server speaks protocol {known} with its peers, server {from} speaks {protocol}"
+            )));
+        }
+        if cluster != own.cluster.0 || to != own.server.0 {
+            return Err(Status::failed_precondition(format!(
+                "this is server {} of cluster {}: the sender looks for another one at this address",
+                own.server, own.cluster
+            )));
+        }
+        if from == own.server.0 {
+            return Err(Status::failed_precondition(format!(
+                "server {from} runs already: two servers must not have one number"
+            )));
+        }
+        let (id, address, version) = (ServerId(from), address.into(), version.into());
+        self.core.tell(handle::Request::Introduced(ServerSpec { id, address, version, level }));
+        Ok(id)
+    }
+}
+
+#[tonic::async_trait]
+impl pb::peer_gateway_server::PeerGateway for PeerGateway {
+    type ImageStream = super::image::Parts;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<pb::Batch>>,
+    ) -> Result<Response<pb::Done>, Status> {
+        let mut incoming = request.into_inner();
+        let first = incoming.message().await?.unwrap_or_default();
+        let from = self.admit(first.introduction)?;
+        let mut stop = self.stop.clone();
+        loop {
+            let batch = tokio::select! {
+                batch = incoming.message() => batch?,
+                () = crate::stopped(&mut stop) => return Err(Status::unavailable("the server shuts down")),
+            };
+            let Some(batch) = batch else {
+                debug!(peer = %from, "link closed");
+                return Ok(Response::new(pb::Done {}));
+            };
+            self.core.tell(handle::Request::Peer(from, batch.messages));
+        }
+    }
+
+    async fn image(
+        &self,
+        request: Request<pb::ImageRequest>,
+    ) -> Result<Response<Self::ImageStream>, Status> {
+        let pb::ImageRequest { introduction, index } = request.into_inner();
+        let _from = self.admit(introduction)?;
+        self.images.send(rota_types::LogIndex(index)).await.map(Response::new)
+    }
+}

@@ -1,0 +1,195 @@
+//! One link: a stream of messages to one peer, opened again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rota_ports::MessageBytes;
+use rota_types::ServerId;
+use rota_wire::peer as pb;
+use rota_wire::peer::peer_gateway_client::PeerGatewayClient;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tracing::{debug, info};
+
+use super::MESSAGE_BYTES_MAX;
+use crate::handle::{Core, Request};
+
+/// Messages that may wait on one link.
+const MESSAGES_MAX: usize = 4_096;
+/// Bytes of them.
+const BYTES_MAX: usize = 64 << 20;
+/// Bytes that are gathered into one batch. One message alone may be larger.
+const BATCH_BYTES: usize = 1 << 20;
+/// Batches between the link and the network.
+const BATCHES: usize = 4;
+/// A peer on the same network answers within milliseconds; after a partition the next attempt has to come soon.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// How often a silent connection is asked whether it is still there, and how long it may take to answer. Without that a cut
+/// link would be retried by TCP at growing intervals, long after it has healed.
+const KEEP_ALIVE: Duration = Duration::from_millis(500);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_millis(300);
+const WINDOW_BYTES: u32 = 8 << 20;
+
+/// The core thread's end of a link. Dropping it closes the link.
+pub(super) struct Link {
+    address: Arc<str>,
+    sender: mpsc::Sender<MessageBytes>,
+    waiting: Arc<AtomicUsize>,
+}
+
+/// Where a link leads, and what it says first.
+pub(super) struct Line {
+    pub(super) peer: ServerId,
+    pub(super) address: Arc<str>,
+    pub(super) introduction: pb::Introduction,
+    pub(super) core: Core,
+}
+
+impl Link {
+    /// Opens a link and keeps it open until it is dropped or `stop` says so.
+    pub(super) fn open(
+        line: Line,
+        runtime: &tokio::runtime::Handle,
+        mut stop: watch::Receiver<bool>,
+    ) -> Self {
+        let (sender, receiver) = mpsc::channel(MESSAGES_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let link = Self { address: line.address.clone(), sender, waiting: Arc::clone(&waiting) };
+        let queue = Queue { receiver, waiting };
+        runtime.spawn(async move {
+            tokio::select! {
+                () = line.run(queue) => {}
+                () = crate::stopped(&mut stop) => {}
+            }
+        });
+        link
+    }
+
+    /// Whether the link leads there.
+    pub(super) fn leads_to(&self, address: &str) -> bool {
+        &*self.address == address
+    }
+
+    /// Sends a message if there is room.
+    pub(super) fn send(&self, message: MessageBytes) {
+        let length = message.len();
+        if self.waiting.load(Ordering::Relaxed).saturating_add(length) > BYTES_MAX {
+            return;
+        }
+        self.waiting.fetch_add(length, Ordering::Relaxed);
+        if self.sender.try_send(message).is_err() {
+            self.waiting.fetch_sub(length, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What waits on a link.
+struct Queue {
+    receiver: mpsc::Receiver<MessageBytes>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// Takes what waits, as much as one batch may hold. `None` if the link was closed.
+    async fn take(&mut self) -> Option<Vec<MessageBytes>> {
+        let mut messages = vec![self.receiver.recv().await?];
+        let mut bytes = messages.iter().map(Vec::len).sum::<usize>();
+        while bytes < BATCH_BYTES
+            && let Ok(message) = self.receiver.try_recv()
+        {
+            bytes += message.len();
+            messages.push(message);
+        }
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        Some(messages)
+    }
+
+    /// Throws away what waits: it was meant for a connection that is gone.
+    fn clear(&mut self) {
+        while let Ok(message) = self.receiver.try_recv() {
+            self.waiting.fetch_sub(message.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+/// Why a connection is over.
+enum Over {
+    /// The link is not wanted any more.
+    Closed,
+    /// It failed, before or after it carried messages.
+    Failed,
+}
+
+impl Line {
+    async fn run(&self, mut queue: Queue) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match connect(&self.address).await {
+                Ok(channel) => {
+                    pause = PAUSE_MIN;
+                    queue.clear();
+                    self.core.tell(Request::LinkReset(self.peer));
+                    info!(peer = %self.peer, address = %self.address, "linked");
+                    if matches!(self.carry(channel, &mut queue).await, Over::Closed) {
+                        return;
+                    }
+                    info!(peer = %self.peer, "link lost");
+                    self.core.tell(Request::LinkReset(self.peer));
+                }
+                Err(error) => debug!(peer = %self.peer, %error, "no link"),
+            }
+            queue.clear();
+            if queue.receiver.is_closed() {
+                return;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Carries messages until the connection ends or the link is closed.
+    async fn carry(&self, channel: Channel, queue: &mut Queue) -> Over {
+        let mut client = PeerGatewayClient::new(channel)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let (batches, outgoing) = mpsc::channel(BATCHES);
+        let introduction = Some(self.introduction.clone());
+        drop(batches.try_send(pb::Batch { introduction, messages: Vec::new() }));
+        let answer = client.exchange(ReceiverStream::new(outgoing));
+        let feed = async {
+            while let Some(messages) = queue.take().await {
+                if batches.send(pb::Batch { introduction: None, messages }).await.is_err() {
+                    return Over::Failed;
+                }
+            }
+            Over::Closed
+        };
+        tokio::select! {
+            over = feed => over,
+            ended = answer => {
+                if let Err(status) = ended {
+                    debug!(peer = %self.peer, %status, "link ended");
+                }
+                Over::Failed
+            }
+        }
+    }
+}
+
+/// Opens a connection to a server.
+pub(super) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Endpoint::from_shared(address.to_owned())?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .connect()
+        .await
+}

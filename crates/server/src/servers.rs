@@ -1,0 +1,101 @@
+//! What this server knows of the others: where they are, what they said of themselves, and what the log should say of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rota_core::State;
+use rota_core::server::{ServerCommand, ServerSpec};
+use rota_ports::SnapshotMeta;
+use rota_types::ServerId;
+
+use crate::peers::Peers;
+use crate::replica::Replica;
+
+/// The core thread's memory of the servers.
+pub(crate) struct Servers {
+    /// `None` if this server runs alone.
+    peers: Option<Arc<Peers>>,
+    own: ServerSpec,
+    /// Addresses of the first configuration, until the log has them.
+    configured: BTreeMap<ServerId, Arc<str>>,
+    /// What others said of themselves when they connected.
+    introduced: BTreeMap<ServerId, ServerSpec>,
+    /// What was proposed in this term.
+    proposed: BTreeMap<ServerId, ServerSpec>,
+    level_proposed: u32,
+}
+
+impl Servers {
+    pub(crate) fn new(
+        own: ServerSpec,
+        configured: BTreeMap<ServerId, Arc<str>>,
+        peers: Option<Arc<Peers>>,
+    ) -> Self {
+        Self {
+            peers,
+            own,
+            configured,
+            introduced: BTreeMap::new(),
+            proposed: BTreeMap::new(),
+            level_proposed: 0,
+        }
+    }
+
+    /// Where a server can be reached; empty if nobody knows.
+    pub(crate) fn address(&self, state: &State, id: ServerId) -> Arc<str> {
+        let known = state.server(id).map(|server| Arc::from(&*server.spec.address));
+        known.or_else(|| self.configured.get(&id).cloned()).unwrap_or_default()
+    }
+
+    /// Has a link to every other member.
+    pub(crate) fn link(&self, state: &State, replica: &Replica) {
+        let Some(peers) = &self.peers else { return };
+        let members = replica.members().into_iter().map(|member| member.id);
+        let others = members.filter(|id| *id != self.own.id);
+        let addresses = others.map(|id| (id, self.address(state, id)));
+        peers.connect(&addresses.filter(|(_, address)| !address.is_empty()).collect());
+    }
+
+    /// Notes what a server said of itself.
+    pub(crate) fn introduced(&mut self, spec: ServerSpec) {
+        self.introduced.insert(spec.id, spec);
+    }
+
+    /// Forgets what was proposed: it may not come to be.
+    pub(crate) fn deposed(&mut self) {
+        self.proposed.clear();
+        self.level_proposed = 0;
+    }
+
+    /// What to propose so that the log says what the servers say of themselves. Each thing once per term.
+    pub(crate) fn corrections(&mut self, state: &State, replica: &Replica) -> Vec<ServerCommand> {
+        if self.peers.is_none() {
+            return Vec::new();
+        }
+        let members: Vec<ServerId> =
+            replica.members().into_iter().map(|member| member.id).collect();
+        let mut commands = Vec::new();
+        for spec in std::iter::once(&self.own).chain(self.introduced.values()) {
+            let known = state.server(spec.id).map(|server| &server.spec);
+            let is_new = known != Some(spec) && self.proposed.get(&spec.id) != Some(spec);
+            if is_new && members.contains(&spec.id) {
+                self.proposed.insert(spec.id, spec.clone());
+                commands.push(ServerCommand::Announce(spec.clone()));
+            }
+        }
+        let understood = members.iter().map(|id| state.server(*id).map_or(0, |one| one.spec.level));
+        let level = understood.min().unwrap_or(0);
+        if level > state.level() && level != self.level_proposed {
+            self.level_proposed = level;
+            commands.push(ServerCommand::RaiseLevel(level));
+        }
+        commands
+    }
+
+    /// Gets another server's state.
+    pub(crate) fn fetch(&self, state: &State, image: &SnapshotMeta, from: ServerId) {
+        if let Some(peers) = &self.peers {
+            peers.fetch(from, &self.address(state, from), image.index);
+        }
+    }
+}
