@@ -111,11 +111,17 @@ impl Pending {
         if index <= state.open.last || state.failed {
             return;
         }
+        // The thread that writes looks again by itself once it knows of something: waking it for every entry would cost more than
+        // the entry.
+        let (known, before) = (state.open.last > state.durable, state.open.len());
         state.open.last = index;
         for event in events {
             state.open.take(at, event);
         }
-        self.fed.notify_one();
+        let hurry = self.options.pending_max / 2;
+        if !known || (before < hurry && state.open.len() >= hurry) {
+            self.fed.notify_one();
+        }
     }
 
     pub(super) fn durable_index(&self) -> LogIndex {
