@@ -37,7 +37,8 @@ impl Outputs {
                     match kind {
                         Some(output_request::Kind::Read(read)) if running.len() < READS_MAX => {
                             let read = self.clone().read(id, read, chunks.clone());
-                            running.insert(id, reads.spawn(async move { read.await; id }));
+                            let read = async move { read.await; id };
+                            running.insert(id, reads.spawn_on(read, &self.0.runtime));
                         }
                         Some(output_request::Kind::Read(_)) => {
                             let error = "this worker serves too many readers".into();

@@ -10,7 +10,8 @@ use rota_core::command::NodeSpec;
 use rota_types::Span;
 use rota_wire::worker::{Leaving, hello};
 use rota_worker_core::Input;
-use tokio::sync::{mpsc, watch};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
@@ -63,6 +64,9 @@ pub enum WorkerError {
         /// Which one.
         dir: String,
     },
+    /// The thread of the session can't be started.
+    #[error("can't start a thread: {0}")]
+    Thread(std::io::Error),
     /// HTTPS can't be set up.
     #[error("can't set up HTTPS: {0}")]
     Tls(String),
@@ -85,11 +89,47 @@ impl Worker {
     ///
     /// A process that runs a worker becomes a subreaper: orphans of its tasks become its children, and it waits for them.
     ///
+    /// The session is served by a thread of its own, which does nothing else: whatever goes on between a task's end and the next
+    /// one's start costs no change of threads, and whatever may keep a thread for long can't delay a heartbeat. That runs where this
+    /// is called.
+    ///
     /// # Errors
     /// If the worker can't start, or if the server will not have it.
     pub async fn run(
         config: WorkerConfig,
+        shutdown: watch::Receiver<Shutdown>,
+    ) -> Result<(), WorkerError> {
+        let (reply, answer) = oneshot::channel();
+        // Dropped with this future: then the thread ends too.
+        let (_wanted, unwanted) = oneshot::channel::<()>();
+        let here = Handle::current();
+        let thread = std::thread::Builder::new().name("session".into());
+        let thread = thread.spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let ended = runtime.map_err(WorkerError::Thread).and_then(|runtime| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        ended = Self::serve(config, shutdown, here) => ended,
+                        _ = unwanted => Ok(()),
+                    }
+                })
+            });
+            drop(reply.send(ended));
+        });
+        let thread = thread.map_err(WorkerError::Thread)?;
+        match answer.await {
+            Ok(ended) => ended,
+            Err(_) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => unreachable!("it answers unless it panics"),
+            },
+        }
+    }
+
+    async fn serve(
+        config: WorkerConfig,
         mut shutdown: watch::Receiver<Shutdown>,
+        elsewhere: Handle,
     ) -> Result<(), WorkerError> {
         let spec = NodeSpec {
             name: config.name.as_str().into(),
@@ -102,7 +142,8 @@ impl Worker {
         };
         let servers = config.servers.clone();
         let incarnation = spec.incarnation;
-        let opening = tokio::task::spawn_blocking(move || Home::open(config, incarnation));
+        let opening =
+            tokio::task::spawn_blocking(move || Home::open(config, incarnation, elsewhere));
         let home = opening.await.map_err(|error| WorkerError::Tls(error.to_string()))??;
         let (links_in, links) = mpsc::channel(256);
         let connector = Connector {
@@ -157,6 +198,7 @@ impl Running {
                     debug_assert!(taken > 0, "the shell holds a sender");
                     self.shell.observe(&mut batch);
                 }
+                () = pause(self.shell.report_in()) => self.shell.report(),
                 () = pause(wake) => self.shell.feed(Input::Woke),
                 _ = orphans.tick() => reap(&self.shell.host),
                 () = pause(self.leave_at.map(|at| at.duration_since(Instant::now()))) => self.lose_patience(),
@@ -173,6 +215,7 @@ impl Running {
         while self.shell.machine.running().next().is_some() {
             self.events.recv_many(&mut batch, EVENTS_MAX).await;
             self.shell.observe(&mut batch);
+            self.shell.report();
         }
         self.say_goodbye().await;
         self.refused.map_or(Ok(()), Err)

@@ -1,52 +1,85 @@
 //! Commands: a process group of its own, watched until nothing of it is left.
 //!
 //! The attempt is over when its first process is; what that process leaves behind is killed. A process is started on the cheap
-//! path of the system (`posix_spawn`), and its pipes and its end are events of the reactor: no thread waits for it.
+//! path of the system (`posix_spawn`). The thread that starts it sleeps until the program has been loaded, and stays for the few
+//! milliseconds in which most short programs end: such a program costs no event. What takes longer gives the thread back, and its
+//! pipes and its end become events of the reactor.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::pin;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rota_core::command::{AttemptEnd, FailureKind};
+use rota_types::Timestamp;
 use rota_wire::worker::CommandAction;
-use rustix::fs::OFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe::{Receiver, Sender};
+use tokio::task::JoinHandle;
 
+use super::pipes::Pipes;
 use super::program::{self, Program};
 use super::{Attempt, Ending, Host, StopOrder, Task, failed};
 use crate::cgroup::{AttemptCgroup, Limits};
-use crate::process;
-use crate::spool::{Capture, Channel};
+use crate::spool::Capture;
+use crate::{clock, process};
 
-/// A program that ends sooner is not announced and its pipes are read once: everything else would cost more than it gains.
+/// A program that ends sooner is waited for where it was started, is not announced, and its pipes are read once: everything else
+/// would cost more than it gains.
 const ANNOUNCE: Duration = Duration::from_millis(5);
 /// How long a pipe may stay open behind the end of its process before somebody is looked for who holds it.
 const DRAIN: Duration = Duration::from_millis(50);
 /// How long it may stay open in all.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
-/// Bytes read at once.
-const READ_BYTES: usize = 64 << 10;
 
 /// Runs a command to its end.
 pub(crate) async fn run(host: &Arc<Host>, attempt: &mut Attempt, action: CommandAction) -> Ending {
     let grace = Duration::from_micros(action.grace_micros);
-    // Whoever starts a program sleeps until the program has been loaded. A thread that has nothing else to do can afford that, and
-    // several of them keep all cpus busy.
-    let (host, task) = (Arc::clone(host), Arc::clone(&attempt.task));
-    let starting = tokio::task::spawn_blocking(move || start(&host, &task, &action));
-    match starting.await {
-        Ok(Ok(mut running)) => {
-            attempt.started();
-            running.watch(attempt, grace).await
+    let starting = {
+        let (host, task) = (Arc::clone(host), Arc::clone(&attempt.task));
+        let capture = Arc::clone(&attempt.capture);
+        let patience = attempt.timeout.map_or(ANNOUNCE, |timeout| timeout.min(ANNOUNCE));
+        host.runtime.clone().spawn_blocking(move || {
+            let running = start(&host, &task, &action)?;
+            let at = clock::wall();
+            Ok((at, running.linger(&host, &task, &capture, patience)))
+        })
+    };
+    let started: Result<(Timestamp, Progress), String> =
+        starting.await.unwrap_or_else(|error| Err(error.to_string()));
+    match started {
+        Ok((at, Progress::Over(ending))) => {
+            attempt.started(at);
+            ending
         }
-        Ok(Err(message)) => Ending::of(failed(FailureKind::Start, message)),
-        Err(error) => Ending::of(failed(FailureKind::Start, error.to_string())),
+        Ok((at, Progress::Running(mut running))) => {
+            attempt.started(at);
+            let mut attempt = attempt.clone();
+            let at = Arc::clone(host);
+            let watching = async move { running.watch(&at, &mut attempt, grace).await };
+            let watched = Elsewhere(host.runtime.spawn(watching)).ended().await;
+            watched.unwrap_or_else(|message| Ending::of(failed(FailureKind::Start, message)))
+        }
+        Err(message) => Ending::of(failed(FailureKind::Start, message)),
+    }
+}
+
+/// A future on another runtime that ends with whoever waits for it.
+struct Elsewhere<T>(JoinHandle<T>);
+
+impl<T> Elsewhere<T> {
+    async fn ended(&mut self) -> Result<T, String> {
+        (&mut self.0).await.map_err(|_| "a bug in the worker ended this attempt".to_owned())
+    }
+}
+
+impl<T> Drop for Elsewhere<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -86,35 +119,19 @@ struct Running {
     /// The first process and its group.
     root: i32,
     mark: String,
-    handle: AsyncFd<OwnedFd>,
-    stdin: Option<Input>,
-    stdout: Output,
-    stderr: Output,
+    /// Tells the end of the first process; gone while somebody listens to it.
+    handle: Option<OwnedFd>,
+    pipes: Pipes,
     cgroup: Option<AttemptCgroup>,
     notes: Vec<String>,
+    begun: Instant,
     reaped: bool,
 }
 
-/// What is still to be written to a process.
-struct Input {
-    pipe: Sender,
-    data: Vec<u8>,
-    done: usize,
-}
-
-/// What a process still writes.
-struct Output {
-    pipe: Pipe,
-    channel: Channel,
-}
-
-/// The reading end of a pipe. Does not block.
-enum Pipe {
-    /// Looked at when its process ends, or when that takes too long: until then the system keeps what is written.
-    Unwatched(OwnedFd),
-    /// An event of the reactor.
-    Watched(Receiver),
-    Closed,
+/// How far a process has come.
+enum Progress {
+    Over(Ending),
+    Running(Box<Running>),
 }
 
 /// Why the attempt will not have ended by itself.
@@ -133,16 +150,16 @@ impl Running {
     ) -> Result<Self, String> {
         let Program { mut command, name, .. } = program;
         let describe = |error: &io::Error| format!("{name}: {}", program::describe(error));
-        let prepared = prepare_pipes(&mut command, !action.stdin.is_empty());
-        let (stdin, stdout, stderr) = prepared.map_err(|error| describe(&error))?;
+        let pipes =
+            Pipes::connect(&mut command, &action.stdin).map_err(|error| describe(&error))?;
+        let begun = Instant::now();
         let child = process::spawn(&mut command).map_err(|error| describe(&error))?;
         drop(command); // it holds the other ends of the pipes
         let root = child.id().cast_signed();
         let unwatched = Unwatched(Some(child));
         let handle = Pid::from_raw(root).ok_or(io::ErrorKind::InvalidData.into());
         let handle = handle.and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
-        let handle = handle.and_then(watch_handle).map_err(|error| describe(&error))?;
-        let data = action.stdin.clone();
+        let handle = handle.map_err(|error| describe(&error))?;
         if let Some(Err(error)) = cgroup.as_ref().map(|cgroup| cgroup.add(root.cast_unsigned())) {
             notes.push(format!("limits not enforced: can't enter a cgroup: {error}"));
         }
@@ -150,20 +167,57 @@ impl Running {
             child: unwatched.watched(),
             root,
             mark,
-            handle,
-            stdin: stdin.map(|pipe| Input { pipe, data, done: 0 }),
-            stdout: Output { pipe: Pipe::Unwatched(stdout), channel: Channel::Stdout },
-            stderr: Output { pipe: Pipe::Unwatched(stderr), channel: Channel::Stderr },
+            handle: Some(handle),
+            pipes,
             cgroup,
             notes,
+            begun,
             reaped: false,
         })
     }
 
-    async fn watch(&mut self, attempt: &mut Attempt, grace: Duration) -> Ending {
-        let cause = self.until_exit(attempt, grace).await;
+    /// Waits a moment for a program that needs nothing meanwhile. Blocking.
+    fn linger(
+        mut self,
+        host: &Host,
+        task: &Task,
+        capture: &Capture,
+        patience: Duration,
+    ) -> Progress {
+        let simple = self.pipes.stdin.is_none() && self.cgroup.is_none();
+        if simple && self.ends_within(patience) {
+            self.kill_group();
+            self.pipes.pump(capture);
+            if !self.pipes.are_open() {
+                return Progress::Over(self.conclude(host, task, None));
+            }
+        }
+        Progress::Running(Box::new(self))
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let Some(handle) = &self.handle else { return false };
+        let timeout = Timespec::try_from(patience).ok();
+        poll(&mut [PollFd::new(handle, PollFlags::IN)], timeout.as_ref())
+            .is_ok_and(|ready| ready > 0)
+    }
+
+    async fn watch(&mut self, host: &Host, attempt: &mut Attempt, grace: Duration) -> Ending {
+        let end = self.handle.take().ok_or_else(|| io::ErrorKind::InvalidInput.into());
+        let cause = match end.and_then(watch_handle) {
+            Ok(end) => self.until_exit(&end, attempt, grace).await,
+            Err(error) => {
+                let message = format!("the process can't be watched: {error}");
+                return Ending::of(failed(FailureKind::Start, message));
+            }
+        };
         self.sweep(attempt, cause.is_some()).await;
-        let cpu_micros = process::stat(self.root).map_or(0, |stat| ticks_to_micros(stat.cpu_ticks));
+        self.conclude(host, &attempt.task, cause)
+    }
+
+    /// Reads what is known of a process that has ended, and lets it go.
+    fn conclude(&mut self, host: &Host, task: &Task, cause: Option<Cause>) -> Ending {
+        let cpu_micros = self.cpu_micros(host);
         let usage = self.cgroup.as_ref().map(AttemptCgroup::usage).unwrap_or_default();
         let end = match (self.reap(), cause) {
             (_, Some(Cause::Timeout)) => failed(FailureKind::Timeout, ""),
@@ -171,18 +225,34 @@ impl Running {
             (Err(error), None) => {
                 failed(FailureKind::Start, format!("the end of the process was missed: {error}"))
             }
-            (Ok(status), None) => judge(status, usage.killed_for_memory, attempt.task.memory_bytes),
+            (Ok(status), None) => judge(status, usage.killed_for_memory, task.memory_bytes),
         };
         let notes = std::mem::take(&mut self.notes);
         Ending { end, cpu_micros, memory_peak_bytes: usage.memory_peak_bytes, notes }
     }
 
+    /// The cpu time that was used, in whole ticks. What was over before all cpus together could have ticked once is not asked.
+    fn cpu_micros(&self, host: &Host) -> u64 {
+        let per_second = rustix::param::clock_ticks_per_second().max(1);
+        let most = self.begun.elapsed().saturating_mul(host.cpus);
+        if most < Duration::from_secs(1) / u32::try_from(per_second).unwrap_or(u32::MAX) {
+            return 0;
+        }
+        let ticks = process::stat(self.root).map_or(0, |stat| stat.cpu_ticks);
+        ticks.saturating_mul(1_000_000) / per_second
+    }
+
     /// Feeds, listens and obeys until the first process has ended.
-    async fn until_exit(&mut self, attempt: &mut Attempt, grace: Duration) -> Option<Cause> {
+    async fn until_exit(
+        &mut self,
+        end: &AsyncFd<OwnedFd>,
+        attempt: &mut Attempt,
+        grace: Duration,
+    ) -> Option<Cause> {
         let mut cause = None;
         let mut kill_at = None;
-        let mut announce_at = Some(Instant::now() + ANNOUNCE);
-        let timeout_at = attempt.timeout.map(|timeout| Instant::now() + timeout);
+        let mut announce_at = Some(self.begun + ANNOUNCE);
+        let timeout_at = attempt.timeout.map(|timeout| self.begun + timeout);
         loop {
             let due = if cause.is_none() { timeout_at } else { kill_at };
             tokio::select! {
@@ -205,15 +275,14 @@ impl Running {
                         kill_at = None;
                     }
                 }
-                () = self.stdout.ready() => self.stdout.pump(&attempt.capture),
-                () = self.stderr.ready() => self.stderr.pump(&attempt.capture),
-                () = ready_for_input(self.stdin.as_ref()) => self.feed(),
-                _ = self.handle.readable() => return cause,
+                () = self.pipes.stdout.ready() => self.pipes.stdout.pump(&attempt.capture),
+                () = self.pipes.stderr.ready() => self.pipes.stderr.pump(&attempt.capture),
+                () = Pipes::ready_for_input(self.pipes.stdin.as_ref()) => self.pipes.feed(),
+                _ = end.readable() => return cause,
                 () = sleep_until(announce_at) => {
                     attempt.announce();
                     announce_at = None;
-                    self.stdout.watch();
-                    self.stderr.watch();
+                    self.pipes.watch();
                 }
             }
         }
@@ -248,16 +317,16 @@ impl Running {
     async fn sweep(&mut self, attempt: &Attempt, thoroughly: bool) {
         if thoroughly || self.cgroup.is_some() {
             self.kill_everything().await;
-        } else if let Some(group) = Pid::from_raw(self.root) {
-            let _ = kill_process_group(group, Signal::KILL);
+        } else {
+            self.kill_group();
         }
         let ended = Instant::now();
         self.drain(&attempt.capture, ended + DRAIN).await;
-        if self.stdout.is_open() || self.stderr.is_open() {
+        if self.pipes.are_open() {
             self.kill_everything().await;
             self.drain(&attempt.capture, ended + DRAIN_MAX).await;
         }
-        if self.stdout.is_open() || self.stderr.is_open() {
+        if self.pipes.are_open() {
             self.notes.push("a process that could not be found kept the output open".into());
         }
     }
@@ -265,31 +334,23 @@ impl Running {
     /// Reads until both pipes are closed, or until `deadline`.
     async fn drain(&mut self, capture: &Capture, deadline: Instant) {
         let mut late = pin!(sleep_until(Some(deadline)));
-        for output in [&mut self.stdout, &mut self.stderr] {
-            output.pump(capture);
-            if output.is_open() {
-                output.watch();
-            }
-        }
-        while self.stdout.is_open() || self.stderr.is_open() {
+        let pipes = &mut self.pipes;
+        pipes.pump(capture);
+        pipes.watch();
+        while pipes.are_open() {
             tokio::select! {
                 biased;
-                () = self.stdout.ready() => self.stdout.pump(capture),
-                () = self.stderr.ready() => self.stderr.pump(capture),
+                () = pipes.stdout.ready() => pipes.stdout.pump(capture),
+                () = pipes.stderr.ready() => pipes.stderr.pump(capture),
                 () = &mut late => return,
             }
         }
     }
 
-    fn feed(&mut self) {
-        let Some(Input { pipe, data, done }) = &mut self.stdin else { return };
-        match pipe.try_write(data.get(*done..).unwrap_or_default()) {
-            Ok(written) => *done += written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(_) => *done = data.len(), // it does not want the rest
-        }
-        if *done >= data.len() {
-            self.stdin = None;
+    /// Ends what the first process left behind in its group. It has not been waited for, so that the number is still its own.
+    fn kill_group(&self) {
+        if let Some(group) = Pid::from_raw(self.root) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
@@ -330,78 +391,6 @@ impl Drop for Unwatched {
     }
 }
 
-impl Output {
-    fn is_open(&self) -> bool {
-        !matches!(self.pipe, Pipe::Closed)
-    }
-
-    /// Makes the pipe an event of the reactor.
-    fn watch(&mut self) {
-        self.pipe = match std::mem::replace(&mut self.pipe, Pipe::Closed) {
-            Pipe::Unwatched(pipe) => {
-                Receiver::from_owned_fd_unchecked(pipe).map_or(Pipe::Closed, Pipe::Watched)
-            }
-            other => other,
-        };
-    }
-
-    /// Waits until there is something to read; for ever if nobody watches the pipe.
-    async fn ready(&self) {
-        match &self.pipe {
-            Pipe::Watched(pipe) => drop(pipe.readable().await),
-            Pipe::Unwatched(_) | Pipe::Closed => std::future::pending().await,
-        }
-    }
-
-    /// Takes what is there, but not so much that nobody else has a turn.
-    fn pump(&mut self, capture: &Capture) {
-        thread_local! {
-            static BUFFER: std::cell::RefCell<Vec<u8>> = std::cell::RefCell::new(vec![0; READ_BYTES]);
-        }
-        BUFFER.with_borrow_mut(|buffer| {
-            for _ in 0..16 {
-                let read = match &self.pipe {
-                    Pipe::Unwatched(pipe) => {
-                        rustix::io::read(pipe, &mut *buffer).map_err(io::Error::from)
-                    }
-                    Pipe::Watched(pipe) => pipe.try_read(buffer),
-                    Pipe::Closed => return,
-                };
-                match read {
-                    Ok(length @ 1..) => {
-                        capture.write(self.channel, buffer.get(..length).unwrap_or_default());
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                    Ok(0) | Err(_) => self.pipe = Pipe::Closed,
-                }
-            }
-        });
-    }
-}
-
-/// Connects a command that is about to be started: its input if it gets any, and its two outputs.
-fn prepare_pipes(
-    command: &mut std::process::Command,
-    input: bool,
-) -> io::Result<(Option<Sender>, OwnedFd, OwnedFd)> {
-    let mut stdin = None;
-    if input {
-        let (theirs, ours) = io::pipe()?;
-        command.stdin(Stdio::from(theirs));
-        stdin = Some(Sender::from_owned_fd(ours.into())?);
-    } else {
-        command.stdin(Stdio::null());
-    }
-    let (stdout, theirs) = io::pipe()?;
-    command.stdout(Stdio::from(theirs));
-    let (stderr, theirs) = io::pipe()?;
-    command.stderr(Stdio::from(theirs));
-    for pipe in [&stdout, &stderr] {
-        rustix::fs::fcntl_setfl(pipe, OFlags::NONBLOCK)?;
-    }
-    Ok((stdin, stdout.into(), stderr.into()))
-}
-
 /// Makes the end of a process an event of the reactor.
 #[expect(
     deprecated,
@@ -409,13 +398,6 @@ fn prepare_pipes(
 )]
 fn watch_handle(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(handle)
-}
-
-async fn ready_for_input(input: Option<&Input>) {
-    match input {
-        Some(input) => drop(input.pipe.writable().await),
-        None => std::future::pending().await,
-    }
 }
 
 async fn sleep_until(at: Option<Instant>) {
@@ -436,9 +418,4 @@ fn judge(status: ExitStatus, killed_for_memory: bool, memory_bytes: u64) -> Atte
         (Some(code), _) => failed(FailureKind::Exit(code), message),
         (None, signal) => failed(FailureKind::Signal(signal.unwrap_or(0)), message),
     }
-}
-
-fn ticks_to_micros(ticks: u64) -> u64 {
-    let per_second = rustix::param::clock_ticks_per_second().max(1);
-    ticks.saturating_mul(1_000_000) / per_second
 }

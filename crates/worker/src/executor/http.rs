@@ -14,6 +14,7 @@ use rota_wire::worker::{HttpAction, StatusRange};
 
 use super::guard::{self, HttpPolicy, Refusal};
 use super::{Attempt, Ending, failed};
+use crate::clock;
 use crate::spool::Channel;
 
 /// Redirects that are followed.
@@ -100,7 +101,7 @@ impl Http {
             Ok(request) => request,
             Err(refusal) => return Ending::of(failed(FailureKind::Start, refusal.0)),
         };
-        attempt.started();
+        attempt.started(clock::wall());
         attempt.announce();
         let timeout = attempt.timeout;
         let mut stop = attempt.stop.clone();

@@ -5,11 +5,13 @@ pub(crate) mod guard;
 #[cfg(test)]
 mod guard_tests;
 pub(crate) mod http;
+mod pipes;
 pub(crate) mod placeholder;
 mod program;
 pub(crate) mod workdir;
 
 use std::collections::BTreeSet;
+use std::num::NonZero;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +21,7 @@ use rota_core::command::{AttemptEnd, Failure, FailureKind};
 use rota_types::{AttemptId, Span, Timestamp};
 use rota_wire::worker::{Action, Assignment, Detail, action, report};
 use rota_worker_core::StopReason;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::cgroup::Cgroups;
@@ -36,6 +39,10 @@ pub(crate) struct Host {
     pub(crate) mark: String,
     pub(crate) work_dirs: WorkDirs,
     pub(crate) spool: Spool,
+    /// Where everything runs that may keep a thread for long: the session's own thread must never be late.
+    pub(crate) runtime: Handle,
+    /// How many programs can run at the same time.
+    pub(crate) cpus: u32,
     identity: String,
     cgroups: OnceLock<Cgroups>,
     http: http::Http,
@@ -50,11 +57,26 @@ impl Host {
         (identity, mark): (String, String),
         work_dirs: WorkDirs,
         (spool, http): (Spool, http::Http),
+        runtime: Handle,
     ) -> Self {
         let environment = program::Environment::inherited();
         let live = Mutex::default();
         let cgroups = OnceLock::new();
-        Self { config, mark, work_dirs, spool, identity, cgroups, http, environment, live }
+        let cpus = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        Self {
+            config,
+            mark,
+            work_dirs,
+            spool,
+            runtime,
+            cpus,
+            identity,
+            cgroups,
+            http,
+            environment,
+            live,
+        }
     }
 
     /// What limits this worker can enforce; `None` if it is not to.
@@ -83,7 +105,7 @@ pub(crate) enum Event {
 }
 
 /// One attempt that runs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Attempt {
     pub(crate) task: Arc<Task>,
     pub(crate) timeout: Option<Duration>,
@@ -173,8 +195,8 @@ impl StopSignal {
 
 impl Attempt {
     /// The program or request is on its way.
-    pub(crate) fn started(&mut self) {
-        self.started_at = Some(clock::wall());
+    pub(crate) fn started(&mut self, at: Timestamp) {
+        self.started_at = Some(at);
     }
 
     /// Lets the server show that the attempt runs. Its report says when it started, so that this is not needed for what is over
@@ -184,6 +206,11 @@ impl Attempt {
             drop(self.events.send(Event::Started(self.task.id, at)));
         }
     }
+}
+
+/// Whether an assignment is a program: started and reported where the session is served, and watched elsewhere.
+pub(crate) fn is_command(assignment: &Assignment) -> bool {
+    matches!(assignment.action, Some(Action { kind: Some(action::Kind::Command(_)) }))
 }
 
 /// Whether an assignment needs neither a process nor a connection, so that it can be ended where it stands.

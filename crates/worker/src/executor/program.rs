@@ -130,21 +130,19 @@ fn working_dir(host: &Host, task: &Task, cwd: &str) -> Result<PathBuf, String> {
 /// Finds a program as a shell would. Done here, so that the system's cheapest way to start a program can be used and so that the
 /// error can name what is missing.
 fn find(name: &str, path: &OsStr, dir: &Path) -> Result<PathBuf, String> {
-    let runnable = |file: &Path| {
-        fs::metadata(file)
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    };
+    let is_runnable =
+        |found: fs::Metadata| found.is_file() && found.permissions().mode() & 0o111 != 0;
     if name.contains('/') {
         let file = dir.join(name);
-        return match fs::metadata(&file) {
-            _ if runnable(&file) => Ok(file),
-            Ok(_) => Err(format!("{name}: permission denied: not an executable file")),
+        return match fs::metadata(&file).map(is_runnable) {
+            Ok(true) => Ok(file),
+            Ok(false) => Err(format!("{name}: permission denied: not an executable file")),
             Err(error) => Err(format!("{name}: {}", describe(&error))),
         };
     }
     std::env::split_paths(path)
         .map(|place| dir.join(place).join(name))
-        .find(|file| runnable(file))
+        .find(|file| fs::metadata(file).is_ok_and(is_runnable))
         .ok_or_else(|| format!("{name}: no such program in PATH ({})", path.display()))
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::set_child_subreaper;
+use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::WorkerError;
@@ -29,7 +30,11 @@ pub(super) struct Home {
 
 impl Home {
     /// Takes the data directory over and ends what an earlier worker left running. Blocking.
-    pub(super) fn open(config: WorkerConfig, incarnation: u64) -> Result<Self, WorkerError> {
+    pub(super) fn open(
+        config: WorkerConfig,
+        incarnation: u64,
+        runtime: Handle,
+    ) -> Result<Self, WorkerError> {
         let shown = config.data_dir.display().to_string();
         let unusable = |source| WorkerError::Data { dir: shown.clone(), source };
         fs::create_dir_all(&config.data_dir).map_err(unusable)?;
@@ -58,7 +63,7 @@ impl Home {
             .guardian
             .then(|| Guardian::start(&mark))
             .and_then(|started| started.inspect_err(|error| warn!(%error, "no guardian")).ok());
-        let host = Host::new(config, (identity, mark), work_dirs, (spool, http));
+        let host = Host::new(config, (identity, mark), work_dirs, (spool, http), runtime);
         Ok(Self { host: Arc::new(host), _guardian: guardian, _lock: lock })
     }
 }

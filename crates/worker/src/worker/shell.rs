@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_types::{AttemptId, Monotonic, Span, Timestamp};
 use rota_wire::worker::{
@@ -21,6 +21,8 @@ use crate::session::Outgoing;
 /// Reports in one message, and roughly their bytes.
 const REPORTS_MAX: usize = 1_024;
 const REPORTS_BYTES_MAX: usize = 1 << 20;
+/// The longest time that a report waits for others.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// The machine and everything around it.
 pub(super) struct Shell {
@@ -36,6 +38,11 @@ pub(super) struct Shell {
     outgoing: Option<Outgoing>,
     events: mpsc::UnboundedSender<Event>,
     wake_at: Option<Monotonic>,
+    /// Running attempts that have not been announced: most of them are about to end.
+    young: usize,
+    /// Over, and not told to the machine yet; with the time by which that has to be done.
+    ended: Vec<AttemptId>,
+    report_at: Option<Instant>,
 }
 
 /// An attempt that runs.
@@ -58,6 +65,9 @@ impl Shell {
             outgoing: None,
             events,
             wake_at: None,
+            young: 0,
+            ended: Vec::new(),
+            report_at: None,
         }
     }
 
@@ -134,26 +144,45 @@ impl Shell {
     pub(super) fn observe(&mut self, batch: &mut Vec<Event>) {
         while self.tasks.try_join_next().is_some() {}
         let mut started = BTreeMap::new();
-        let mut ended = Vec::new();
         for event in batch.drain(..) {
             match event {
                 Event::Started(id, at) => {
                     started.insert(id, at);
                     if let Some(launched) = self.running.get_mut(&id) {
+                        self.young -= usize::from(launched.started_at.is_none());
                         launched.started_at = Some(at);
                     }
                 }
                 Event::Ended(report) => {
                     let id = report.attempt.map(AttemptId::from).unwrap_or_default();
                     started.remove(&id);
-                    self.running.remove(&id);
+                    let launched = self.running.remove(&id);
+                    self.young -=
+                        usize::from(launched.is_some_and(|launched| launched.started_at.is_none()));
                     self.reports.insert(id, *report);
-                    ended.push(id);
+                    self.ended.push(id);
                 }
             }
         }
         self.send_started(started);
-        if !ended.is_empty() {
+        let cpus = self.host.cpus as usize;
+        if self.ended.is_empty() || !may_gather(self.ended.len(), self.young, cpus) {
+            self.report();
+        } else if self.report_at.is_none() {
+            self.report_at = Some(Instant::now() + GATHER_MAX);
+        }
+    }
+
+    /// How long it takes until what has ended is to be reported.
+    pub(super) fn report_in(&self) -> Option<Duration> {
+        self.report_at.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Reports what has ended.
+    pub(super) fn report(&mut self) {
+        self.report_at = None;
+        if !self.ended.is_empty() {
+            let ended = std::mem::take(&mut self.ended);
             self.feed(Input::Ended(ended));
         }
     }
@@ -189,8 +218,15 @@ impl Shell {
         }
         let (stop, orders) = watch::channel(None);
         self.running.insert(id, Launched { stop, started_at: None });
+        self.young += 1;
         let host = Arc::clone(&self.host);
-        self.tasks.spawn(executor::run(host, id, assignment, orders, self.events.clone()));
+        let here = executor::is_command(&assignment);
+        let run = executor::run(host, id, assignment, orders, self.events.clone());
+        if here {
+            self.tasks.spawn(run);
+        } else {
+            self.tasks.spawn_on(run, &self.host.runtime);
+        }
     }
 
     fn forget(&mut self, ids: &[AttemptId]) {
@@ -247,6 +283,12 @@ impl Shell {
     }
 }
 
+/// Whether what has ended may wait for more to end: while more short programs run than there are cpus, none of those idles for want
+/// of the next task, and several ends in one message cost little more than one. At most as many wait as still run.
+const fn may_gather(ended: usize, young: usize, cpus: usize) -> bool {
+    young > cpus && ended < young
+}
+
 fn has_own_dir(assignment: &Assignment) -> bool {
     let Some(Action { kind: Some(action::Kind::Command(command)) }) = &assignment.action else {
         return false;
@@ -258,5 +300,21 @@ fn has_own_dir(assignment: &Assignment) -> bool {
 fn release_dir(host: &Host, id: AttemptId) {
     if let Some(dir) = host.work_dirs.release(id) {
         drop(tokio::task::spawn_blocking(move || fs::remove_dir_all(dir)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ends_are_gathered_while_every_cpu_has_a_short_program_and_no_longer_than_until_half_have_ended()
+     {
+        assert!(!may_gather(1, 1, 2), "a cpu would idle");
+        assert!(!may_gather(1, 2, 2), "a cpu will idle when the next one ends");
+        assert!(may_gather(1, 3, 2));
+        assert!(may_gather(15, 17, 2));
+        assert!(!may_gather(16, 16, 2), "half have ended");
+        assert!(!may_gather(17, 16, 2));
     }
 }

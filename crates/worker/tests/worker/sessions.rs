@@ -255,6 +255,23 @@ async fn two_workers_can_not_share_a_directory() {
 }
 
 #[tokio::test]
+async fn a_worker_that_nobody_waits_for_any_more_ends_what_it_runs_and_goes() {
+    let (server, worker, mut session) = pair(|_| {}).await;
+    let file = worker.dir.path().join("pid");
+    session.start(vec![shell(1, &format!("echo $$ > {}; sleep 1000", file.display()))]).await;
+    session.running(1).await;
+    eventually("it runs", || fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    let pid = fs::read_to_string(&file).expect("written");
+    worker.ended.abort();
+    eventually("it is gone", || !super::fake::is_alive(&pid)).await;
+    while within(session.reports.recv()).await.is_some() {}
+    let data_dir = worker.dir.path().to_owned();
+    let lock = || fs::File::open(data_dir.join("worker.lock")).expect("made by the worker");
+    eventually("its directory is free", || lock().try_lock().is_ok()).await;
+    drop(server);
+}
+
+#[tokio::test]
 async fn a_set_in_parts_is_one_set() {
     let (_server, _worker, mut session) = pair(|_| {}).await;
     session.start(vec![command(1, &["sleep", "1000"]), command(2, &["sleep", "1000"])]).await;
