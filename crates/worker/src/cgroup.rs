@@ -2,6 +2,10 @@
 //!
 //! Only an attempt that asks for memory gets cgroups of its own: they cost more than a short program. A process is moved into them
 //! right after it was started; what it forked before that is found by its mark and killed, but not limited.
+//!
+//! In version 2 a cgroup that holds processes can't limit its children, so the worker moves itself and its processes out of the
+//! cgroup that was delegated to it into a leaf beside the attempts. It does so when the first attempt asks for memory, and only if nobody
+//! else's processes are there.
 
 use std::fs;
 use std::io;
@@ -9,10 +13,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rota_types::AttemptId;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
+
+use crate::process;
 
 /// Processes that one attempt may have.
 const PROCESSES_MAX: u64 = 32_768;
+/// Where the worker itself goes in a cgroup that was delegated to it.
+const LEAF: &str = "rota-worker";
+/// How often it looks for processes that are still to be moved there.
+const MOVES_MAX: u32 = 100;
 
 /// The cgroups of one worker.
 #[derive(Debug, Default)]
@@ -61,24 +71,29 @@ impl Cgroups {
                 sweep(&dir);
                 drop(fs::remove_dir(dir));
             }
+            drop(fs::remove_dir(place.dir.join(LEAF))); // unless somebody is in it
         }
     }
 
     /// Finds out what this process may use. Leaves a directory behind until it is dropped, so that a worker does not ask before it
     /// has to.
     pub(crate) fn detect(worker: &str) -> Self {
-        let mut bases = Vec::new();
-        let mut reason = "no cgroup is mounted".to_owned();
+        let (mut bases, mut problems) = (Vec::new(), Vec::new());
         for place in own_places() {
-            match Base::create(&place, worker) {
-                Ok(base) => bases.push(base),
-                Err(error) => reason = format!("{}: {error}", place.dir.display()),
+            match Base::create(&place, worker, &CONTROLLERS, getpid()) {
+                Ok((base, problem)) => {
+                    bases.push(base);
+                    problems.extend(problem);
+                }
+                Err(error) => problems.push(format!("{}: {error}", place.dir.display())),
             }
         }
         let limited = bases.iter().any(|base| base.controllers.contains(&"memory"));
-        if bases.iter().any(|base| base.controllers.is_empty() && base.unified) && !limited {
-            reason = "the memory controller is not delegated to this worker".into();
-        }
+        let reason = match problems.pop() {
+            Some(problem) => problem,
+            None if bases.is_empty() => "no cgroup is mounted".into(),
+            None => "the memory controller is not delegated to this worker".into(),
+        };
         Self { bases, missing: (!limited).then_some(reason) }
     }
 
@@ -94,6 +109,11 @@ impl Cgroups {
                 let (file, value) = setting(controller, base.unified, limits);
                 fs::write(dir.join(file), value.to_string())?;
             }
+            if base.controllers.contains(&"memory") {
+                for (file, value) in refinements(base.unified, limits) {
+                    drop(fs::write(dir.join(file), value.to_string()));
+                }
+            }
         }
         Ok(cgroup)
     }
@@ -108,29 +128,90 @@ impl Drop for Cgroups {
 }
 
 impl Base {
-    fn create(place: &Place, worker: &str) -> io::Result<Self> {
+    /// Makes the worker's directory for `worker`, which is the process `me`. Says what keeps it from limiting what it wants to.
+    fn create(
+        place: &Place,
+        worker: &str,
+        wanted: &[&'static str],
+        me: Pid,
+    ) -> io::Result<(Self, Option<String>)> {
         let dir = base_dir(place, worker);
         match fs::create_dir(&dir) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => sweep(&dir),
             other => other?,
         }
-        let controllers = if place.unified {
-            CONTROLLERS.into_iter().filter(|name| delegate(&place.dir, &dir, name)).collect()
+        let (controllers, problem) = if place.unified {
+            delegate(&place.dir, &dir, wanted, me)
         } else {
-            place.controllers.clone()
+            (place.controllers.clone(), None)
         };
-        Ok(Self { dir, unified: place.unified, controllers })
+        Ok((Self { dir, unified: place.unified, controllers }, problem))
     }
 }
 
-/// Passes a controller of the unified hierarchy on to the children of `dir`.
-fn delegate(parent: &Path, dir: &Path, controller: &str) -> bool {
-    [parent, dir].into_iter().all(|dir| {
-        let file = dir.join("cgroup.subtree_control");
-        drop(fs::write(&file, format!("+{controller}")));
-        let enabled = fs::read_to_string(&file).unwrap_or_default();
-        enabled.split_ascii_whitespace().any(|name| name == controller)
-    })
+/// Passes controllers of the unified hierarchy on from `home` to `dir` in it, and on to the children of that. Returns which, and
+/// why not the others that `home` has.
+fn delegate(
+    home: &Path,
+    dir: &Path,
+    wanted: &[&'static str],
+    me: Pid,
+) -> (Vec<&'static str>, Option<String>) {
+    let offered = fs::read_to_string(home.join("cgroup.controllers")).unwrap_or_default();
+    let offered: Vec<&str> = offered.split_ascii_whitespace().collect();
+    let (mut passed, mut problem) = (Vec::new(), None);
+    for name in wanted.iter().filter(|name| offered.contains(name)) {
+        let enabled = match enable(home, name) {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                vacate(home, me).and_then(|()| enable(home, name))
+            }
+            other => other,
+        };
+        match enabled.and_then(|()| enable(dir, name)) {
+            Ok(()) => passed.push(*name),
+            Err(error) => problem = Some(format!("{}: {error}", home.display())),
+        }
+    }
+    (passed, problem)
+}
+
+fn enable(dir: &Path, controller: &str) -> io::Result<()> {
+    fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"))
+}
+
+/// Moves a worker and all that it has started out of `home` into a leaf of it.
+fn vacate(home: &Path, me: Pid) -> io::Result<()> {
+    let leaf = home.join(LEAF);
+    match fs::create_dir(&leaf) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    for _ in 0..MOVES_MAX {
+        let inside = fs::read_to_string(home.join("cgroup.procs"))?;
+        let pids: Vec<i32> = inside.lines().filter_map(|pid| pid.parse().ok()).collect();
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if !pids.iter().all(|pid| descends(*pid, me)) {
+            let why = "this cgroup holds other processes besides the worker's: give the worker one of its own";
+            return Err(io::Error::other(why));
+        }
+        for pid in pids {
+            drop(fs::write(leaf.join("cgroup.procs"), pid.to_string())); // it may be gone
+        }
+    }
+    Err(io::Error::other("the worker's processes can't be moved out of this cgroup"))
+}
+
+/// Whether a process is `ancestor` or was started by it, directly or not. One that is gone is nobody else's.
+fn descends(mut pid: i32, ancestor: Pid) -> bool {
+    while pid > 0 && pid != ancestor.as_raw_nonzero().get() {
+        match process::stat(pid) {
+            Some(stat) => pid = stat.parent,
+            None => return true,
+        }
+    }
+    pid > 0
 }
 
 /// The file that holds a limit, and what to write.
@@ -143,6 +224,14 @@ fn setting(controller: &str, unified: bool, limits: Limits) -> (&'static str, u6
         ("cpu", true) => ("cpu.weight", (cpu_millis / 10).clamp(1, 10_000)),
         ("cpu", false) => ("cpu.shares", (cpu_millis * 1_024 / 1_000).clamp(2, 262_144)),
         _ => ("pids.max", PROCESSES_MAX),
+    }
+}
+
+/// What makes the limit of memory one of the whole attempt, and one that swapping does not get around. Not every system has them.
+fn refinements(unified: bool, limits: Limits) -> Vec<(&'static str, u64)> {
+    match unified {
+        true => vec![("memory.oom.group", 1), ("memory.swap.max", 0)],
+        false => vec![("memory.memsw.limit_in_bytes", limits.memory_bytes)],
     }
 }
 
@@ -217,7 +306,7 @@ fn kill_all(dir: &Path) {
     }
 }
 
-/// Where this process is in one hierarchy.
+/// Where this process is in one hierarchy; above the leaf, if it has moved to one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Place {
     dir: PathBuf,
@@ -262,7 +351,11 @@ fn places(memberships: &str, mounts: &str) -> Vec<Place> {
         });
         if let Some(path) = member {
             let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or_default();
-            let dir = Path::new(point).join(below.trim_start_matches('/'));
+            let own = Path::new(point).join(below.trim_start_matches('/'));
+            let dir = match own.parent() {
+                Some(parent) if unified && own.ends_with(LEAF) => parent.to_path_buf(),
+                _ => own,
+            };
             let controllers = if unified { Vec::new() } else { controllers };
             places.push(Place { dir, unified, controllers });
         }
@@ -271,44 +364,5 @@ fn places(memberships: &str, mounts: &str) -> Vec<Place> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const V1: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct\n\
-        35 31 0:32 /box /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n\
-        36 31 0:33 / /sys/fs/cgroup/devices rw,relatime - cgroup cgroup rw,devices\n\
-        41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-
-    #[test]
-    fn every_hierarchy_of_interest_is_found_with_the_own_directory_in_it() {
-        let memberships = "4:memory:/box/inner\n1:cpu,cpuacct:/a\n0::/u/v\n";
-        let place = |dir: &str, unified, controllers: &[&'static str]| Place {
-            dir: dir.into(),
-            unified,
-            controllers: controllers.to_vec(),
-        };
-        assert_eq!(
-            places(memberships, V1),
-            vec![
-                place("/sys/fs/cgroup/cpu,cpuacct/a", false, &["cpu"]),
-                place("/sys/fs/cgroup/memory/inner", false, &["memory"]),
-                place("/sys/fs/cgroup/unified/u/v", true, &[]),
-            ]
-        );
-    }
-
-    #[test]
-    fn limits_are_written_in_the_unit_of_each_version() {
-        let limits = Limits { cpu_millis: 1_500, memory_bytes: 64 << 20 };
-        let all =
-            [true, false].map(|unified| CONTROLLERS.map(|name| setting(name, unified, limits)));
-        assert_eq!(
-            all,
-            [
-                [("memory.max", 64 << 20), ("cpu.weight", 150), ("pids.max", 32_768)],
-                [("memory.limit_in_bytes", 64 << 20), ("cpu.shares", 1_536), ("pids.max", 32_768)],
-            ]
-        );
-    }
-}
+#[path = "cgroup_tests.rs"]
+mod tests;

@@ -267,6 +267,27 @@ async fn memory_limits_are_enforced_or_the_report_says_why_not() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_asks_for_memory_gets_limits_where_the_system_has_them() {
+    let (_server, worker, mut session) = pair(|_| {}).await;
+    let identity = fs::read_to_string(worker.dir.path().join("identity")).expect("written");
+    let files = format!("find /sys/fs/cgroup -path '*/rota-{identity}/1.*' -type f");
+    let print = "while read -r file; do echo \"${file##*/}=$(cat \"$file\" 2>&-)\"; done";
+    let mut task = shell(1, &format!("{files} | {print}"));
+    task.need = Some(Resources { memory_bytes: 32 << 20, cpu_millis: 500, named: vec![] });
+    session.start(vec![task]).await;
+    let detail = session.report(1).await.detail.expect("there");
+    let told = String::from_utf8_lossy(&detail.stdout_tail);
+    let value =
+        |name: &str| told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    let enforced = !detail.notes.iter().any(|note| note.starts_with("limits not enforced: "));
+    let memory = value("memory.max").or(value("memory.limit_in_bytes"));
+    assert_eq!(memory, enforced.then_some("33554432"), "{detail:?}");
+    for (name, limit) in [("cpu.weight", "50"), ("cpu.shares", "512"), ("pids.max", "32768")] {
+        assert_eq!(value(name).unwrap_or(limit), limit, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn without_cgroups_a_report_says_that_limits_are_not_enforced() {
     let (_server, _worker, mut session) = pair(|config| config.cgroups = false).await;
     let mut task = command(1, &["true"]);
