@@ -54,15 +54,22 @@ server=$!
 worker=$!
 
 # A schema says what a request looks like, not whether a cursor was ever given out or a setting suits another one: such requests may
-# be refused with 422, and lists with 400; output may be gone (410). Nothing else that looks right may be.
+# be refused with 422, and lists with 400; output may be gone (410), and a queue full because of a limit that it was given (429). Nothing
+# else that looks right may be refused.
 cat >"$dir/schemathesis.toml" <<'TOML'
 [checks.positive_data_acceptance]
-expected-statuses = ["2xx", 404, 409, 410, 422]
+expected-statuses = ["2xx", 404, 409, 410, 422, 429]
 
 [[operations]]
-include-operation-id = ["listJobs", "listTasks", "listNodes", "listQueues"]
+include-operation-id = ["listJobs", "listJobEvents", "listTasks", "listNodes", "listQueues"]
 [operations.checks.positive_data_acceptance]
-expected-statuses = ["2xx", 400, 404]
+expected-statuses = ["2xx", 400, 404, 410]
+
+# Commands wait for ever, since no node takes them: whoever follows their output does so, too.
+[[operations]]
+include-operation-id = ["taskLogs", "jobLogs"]
+[operations.parameters]
+"query.follow" = "false"
 TOML
 
 # The stream of events has no end; whoever waits for it waits for ever. Its own tests read it.

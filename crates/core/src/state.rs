@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use core::ops::Bound;
 
-use rota_types::limits::IDEMPOTENCY_WINDOW;
+use rota_types::limits::{IDEMPOTENCY_WINDOW, LIVE_JOBS_MAX};
 use rota_types::{
     AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Span, Steady, TaskId,
     Timestamp,
@@ -38,6 +38,7 @@ pub struct State {
     pub(crate) servers: BTreeMap<ServerId, Server>,
     pub(crate) keys: BTreeMap<Arc<str>, KeyUse>,
     pub(crate) tokens: BTreeMap<Box<str>, Token>,
+    pub(crate) live_jobs_max: usize,
     // Derived: recomputed by `check`, rebuilt by `image`.
     pub(crate) shapes: Shapes,
     pub(crate) waiting: BTreeSet<(Steady, TaskId)>,
@@ -75,6 +76,13 @@ impl State {
         state
     }
 
+    /// The same state, which takes in fewer live jobs than [`LIVE_JOBS_MAX`]: millions are too many for a test of the edge. Every server
+    /// of a cluster has the limit that is compiled in.
+    #[must_use]
+    pub fn with_live_jobs_max(self, most: usize) -> Self {
+        Self { live_jobs_max: most.min(LIVE_JOBS_MAX), ..self }
+    }
+
     pub(crate) fn empty() -> Self {
         Self {
             index: LogIndex(0),
@@ -92,6 +100,7 @@ impl State {
             servers: BTreeMap::new(),
             keys: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            live_jobs_max: LIVE_JOBS_MAX,
             shapes: Shapes::default(),
             waiting: BTreeSet::new(),
             node_names: BTreeMap::new(),

@@ -7,19 +7,20 @@ use std::sync::Arc;
 
 use rota_core::State;
 use rota_core::command::{
-    Backoff, CancelTasks, Command, GroupSpec, IdempotencyKey, JobSpec, NodeSpec, Outcome,
-    QueueSpec, Rejection, RetryRule, SubmitJobs,
+    AttemptEnd, Backoff, CancelTasks, Command, Failure, FailureKind, GroupSpec, IdempotencyKey,
+    JobSpec, NodeSpec, Outcome, QueueSpec, Rejection, RetryRule, SubmitJobs,
 };
+use rota_core::event::Event;
 use rota_core::image::{BadImage, KeyUse, Record};
 use rota_types::limits::{
     ACTION_BYTES_MAX, ATTEMPTS_MAX, BACKOFF_MAX, CONSTRAINT_VALUES_MAX, CONSTRAINTS_MAX,
     ESTIMATE_MAX, GRACE_MAX, GROUPS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX,
     JOB_TASKS_MAX, LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIVE_TASKS_MAX,
-    NAME_BYTES_MAX, NODE_ATTEMPTS_MAX, PRIORITY_MAX, QUEUES_MAX, RESOURCE_AMOUNT_MAX,
-    RESOURCES_MAX, RETRY_RULES_MAX, SUBMIT_JOBS_MAX, TIMEOUT_MAX,
+    MESSAGE_BYTES_MAX, NAME_BYTES_MAX, NODE_ATTEMPTS_MAX, NODES_MAX, PRIORITY_MAX, QUEUES_MAX,
+    RESOURCE_AMOUNT_MAX, RESOURCES_MAX, RETRY_RULES_MAX, SUBMIT_JOBS_MAX, TIMEOUT_MAX,
 };
 use rota_types::{Constraint, JobId, Labels, LogIndex, Predicate, RangeSet, Span, Steady};
-use world::{World, group, job, job_with, node};
+use world::{World, attempt, group, job, job_with, node, report};
 
 /// The outcome of one command on a new state, without the slow check.
 fn on(mut state: State, command: Command) -> Outcome {
@@ -199,12 +200,70 @@ fn live_tasks_end_at_their_limit() {
     assert!(state.apply(&entry).outcomes[0].is_ok());
     let rest = (LIVE_TASKS_MAX - u64::from(JOB_TASKS_MAX)) as u32;
     let more = |last: u32| {
-        let jobs = vec![job(rest - 1), job(last)];
+        let jobs = vec![job(rest - 2), job(last)];
         on(state.clone(), Command::SubmitJobs(SubmitJobs { jobs, idempotency: None }))
     };
-    assert!(more(1).is_ok());
+    assert!(more(1).is_ok() && more(2).is_ok());
     let (value, limit) = (LIVE_TASKS_MAX + 1, LIVE_TASKS_MAX);
-    assert_eq!(more(2), Err(Rejection::Limit { what: "live tasks", value, limit }));
+    assert_eq!(more(3), Err(Rejection::Limit { what: "live tasks", value, limit }));
+}
+
+#[test]
+fn live_jobs_end_at_their_limit_and_finished_ones_make_room() {
+    let mut world = World::new();
+    world.state = State::new().with_live_jobs_max(3);
+    assert!((0..2).all(|_| world.submit(job(1)).is_ok()));
+    let beyond = Err(Rejection::Limit { what: "live jobs", value: 4, limit: 3 });
+    let two = SubmitJobs { jobs: vec![job(1), job(1)], idempotency: None };
+    assert_eq!(world.apply(Command::SubmitJobs(two)), beyond);
+    assert!(world.submit(job(1)).is_ok());
+    assert_eq!(world.submit(job(1)), beyond);
+    assert!(world.cancel(1, None).is_ok() && world.submit(job(1)).is_ok());
+    assert_eq!(world.submit(job(1)), beyond);
+}
+
+#[test]
+fn nodes_end_at_their_limit_and_known_ones_may_come_back() {
+    let register = |number: usize| Command::RegisterNode(node(&format!("n{number}"), 1_000));
+    let entry = |index: u64, commands| rota_core::command::Entry {
+        index: LogIndex(index),
+        at: Default::default(),
+        steady: Steady(0),
+        commands,
+    };
+    let mut state = State::new();
+    let outcomes = state.apply(&entry(1, (1..NODES_MAX).map(register).collect())).outcomes;
+    assert!(outcomes.len() == NODES_MAX - 1 && outcomes.iter().all(Result::is_ok));
+    let last = [register(NODES_MAX), register(NODES_MAX + 1), register(1)];
+    let outcomes = state.apply(&entry(2, last.into())).outcomes;
+    let (value, limit) = (NODES_MAX as u64 + 1, NODES_MAX as u64);
+    assert!(outcomes[0].is_ok());
+    assert_eq!(outcomes[1], Err(Rejection::Limit { what: "nodes", value, limit }));
+    assert!(outcomes[2].is_ok(), "it is known");
+}
+
+#[test]
+fn a_failure_keeps_as_much_of_its_message_as_fits() {
+    let kept = |message: String| {
+        let mut world = World::new();
+        world.apply(Command::RegisterNode(node("a", 1_000))).expect("the node joins");
+        world.submit(job(1)).expect("the job is taken in");
+        world.place(1, 0, 1, 1).expect("the task is placed");
+        let failure = Failure { kind: FailureKind::Exit(1), message: message.into() };
+        let end = report(attempt(1, 0, 1), 1, AttemptEnd::Failed(failure));
+        let ended = world.entry(vec![Command::EndAttempts(vec![end])]).events;
+        let told = ended.iter().find_map(|event| match event {
+            Event::AttemptEnded(record) => record.failure.as_ref(),
+            _ => None,
+        });
+        told.expect("the attempt failed").message.to_string()
+    };
+    for bytes in [MESSAGE_BYTES_MAX - 1, MESSAGE_BYTES_MAX] {
+        assert_eq!(kept("x".repeat(bytes)), "x".repeat(bytes));
+    }
+    assert_eq!(kept("x".repeat(MESSAGE_BYTES_MAX + 1)), "x".repeat(MESSAGE_BYTES_MAX));
+    let wide = format!("x{}", "é".repeat(MESSAGE_BYTES_MAX / 2));
+    assert_eq!(kept(wide).len(), MESSAGE_BYTES_MAX - 1, "no character is cut in two");
 }
 
 #[test]

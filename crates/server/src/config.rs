@@ -16,6 +16,11 @@ pub const LEASE_MAX: Span = Span::from_secs(3_600);
 /// The port of the REST interface and of worker sessions.
 pub const PORT: u16 = 7_600;
 
+/// Connections that a server has open at a time unless told otherwise.
+pub const CONNECTIONS_MAX: usize = 10_000;
+/// Streams that may be followed at a time unless told otherwise.
+pub const FOLLOWERS_MAX: usize = 5_000;
+
 /// What to do when the process can't go on: called once with the reason.
 pub type OnFatal = Arc<dyn Fn(&str) + Send + Sync>;
 
@@ -77,6 +82,10 @@ pub struct ServerConfig {
     pub body_bytes_max: usize,
     /// The largest body of a bulk submit.
     pub bulk_bytes_max: usize,
+    /// Connections that may be open; the next ones wait to be accepted.
+    pub connections_max: usize,
+    /// Streams of events and output that may be followed at a time; the next ones are refused.
+    pub followers_max: usize,
     /// Events that are kept for streams that resume.
     pub events_kept_max: usize,
     /// Finished jobs that the history keeps.
@@ -102,6 +111,8 @@ impl ServerConfig {
             disk_reserve_bytes: 256 << 20,
             body_bytes_max: 1 << 20,
             bulk_bytes_max: 64 << 20,
+            connections_max: CONNECTIONS_MAX,
+            followers_max: FOLLOWERS_MAX,
             events_kept_max: 65_536,
             history_jobs_max: 10_000_000,
             history_age_max: Span::from_secs(30 * 24 * 3_600),

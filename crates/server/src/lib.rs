@@ -25,7 +25,8 @@ mod snapshots;
 mod start;
 
 pub use config::{
-    ClusterConfig, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT, ServerConfig, StartError,
+    CONNECTIONS_MAX, ClusterConfig, FOLLOWERS_MAX, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT,
+    ServerConfig, StartError,
 };
 pub use start::{Ended, RunningServer, Server};
 

@@ -19,16 +19,19 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// Bytes of one request's headers, line included; checked exactly by `guard`, here against floods.
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 
-/// Connections that may be open. The next ones wait to be accepted.
-const CONNECTIONS_MAX: usize = 10_000;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Serves until `stop` says so, then lets what is in flight finish for a few seconds.
-pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: watch::Receiver<bool>) {
+/// Serves up to `connections_max` connections at a time until `stop` says so, then lets what is in flight finish for a few seconds.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    connections_max: usize,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let builder = builder();
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let connections = Arc::new(Semaphore::new(connections_max));
     loop {
         let place = tokio::select! {
             place = Arc::clone(&connections).acquire_owned() => place,

@@ -98,7 +98,7 @@ impl Server {
         };
         let identity = origin.identity;
         let peers = PeerGateway { origin, core: core.clone(), images, stop: stopped.clone() };
-        let (routes, openapi, _) = rest::describe(gateway, peers);
+        let (routes, openapi, table) = rest::describe(gateway, peers);
         let history = history::History(Arc::downgrade(&history));
         let app = App(Arc::new(Shared {
             core: core.clone(),
@@ -110,17 +110,18 @@ impl Server {
             forwarder: forwarder()?,
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
-            followers: Arc::new(Semaphore::new(rest::FOLLOWERS_MAX)),
+            followers: Arc::new(Semaphore::new(config.followers_max)),
             stop: stopped.clone(),
             openapi: openapi.to_json().unwrap_or_default().into(),
-            docs: rest::render_docs(&openapi).into(),
+            docs: rest::render_docs(&openapi, &table).into(),
             config: config.clone(),
         }));
         let router = rest::router(routes, &app);
         let retention =
             Retention { jobs_max: config.history_jobs_max, age_max: config.history_age_max };
         tokio::spawn(history.prune(retention, stopped.clone()));
-        let serving = tokio::spawn(listen::serve(listener, router, stopped));
+        let serving =
+            tokio::spawn(listen::serve(listener, config.connections_max, router, stopped));
         info!(%address, "listening");
         let (serving, core_thread) = (Some(serving), Some(thread));
         Ok(RunningServer { address, core, stop, serving, core_thread })

@@ -5,12 +5,16 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
-use common::{World, noop_job, read, refs};
+use common::{PATIENCE, World, noop_job, read, refs};
 use futures_util::StreamExt;
 use reqwest::Method;
 use rota_api::ErrorCode;
+use rota_types::limits::MESSAGE_BYTES_MAX;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const METHODS: [&str; 9] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECTED"];
@@ -320,6 +324,67 @@ async fn queues_are_created_changed_paused_and_removed() {
     let delete = world.request(Method::DELETE, "/v1/queues/a%2Fb").send().await.unwrap();
     assert_eq!(delete.status().as_u16(), 204);
     assert_eq!(world.get("/v1/queues/a%2Fb").await.0, 404);
+}
+
+/// Asks on a connection whether the server is well; `None` if no answer comes in that time.
+async fn ask(stream: &mut TcpStream, patience: Duration) -> Option<usize> {
+    let asked = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(asked).await.unwrap();
+    let mut answer = [0; 4_096];
+    let read = tokio::time::timeout(patience, stream.read(&mut answer)).await.ok()?;
+    Some(read.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_beyond_the_limit_wait_until_one_ends() {
+    let world = World::with(|config| config.connections_max = 3).await;
+    let address = world.server.as_ref().unwrap().address();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stream, PATIENCE).await.is_some_and(|bytes| bytes > 0));
+        open.push(stream);
+    }
+    let mut beyond = TcpStream::connect(address).await.unwrap();
+    assert_eq!(ask(&mut beyond, Duration::from_millis(300)).await, None);
+    drop(open.pop());
+    let mut answer = [0; 12];
+    let read = tokio::time::timeout(PATIENCE, beyond.read_exact(&mut answer)).await;
+    assert!(read.is_ok_and(|read| read.is_ok()), "the place that became free is given on");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_beyond_the_limit_are_refused_until_one_leaves() {
+    let world = World::with(|config| config.followers_max = 2).await;
+    let follow = async || world.request(Method::GET, "/v1/events").send().await.unwrap();
+    let (first, second) = (follow().await, follow().await);
+    assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
+    world.submit(&noop_job("a", 1)).await;
+    let logs = ["tasks/1.0", "jobs/1"].map(|of| format!("/v1/{of}/logs?follow=true"));
+    for path in [&["/v1/events".to_owned()][..], &logs].concat() {
+        let (status, problem) = world.get(&path).await;
+        assert_eq!((status, &problem["code"]), (503, &json!("overloaded")), "{path}");
+    }
+    drop(second);
+    let deadline = Instant::now() + PATIENCE;
+    while follow().await.status().as_u16() != 200 {
+        assert!(Instant::now() < deadline, "the place does not become free");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_cancel_has_a_limit() {
+    let world = World::new().await;
+    for (bytes, wanted) in
+        [(MESSAGE_BYTES_MAX - 1, 202), (MESSAGE_BYTES_MAX, 202), (MESSAGE_BYTES_MAX + 1, 422)]
+    {
+        let id = world.submit(&noop_job("a", 1)).await;
+        let reason = json!({"reason": "x".repeat(bytes)});
+        let (status, _) = world.post(&format!("/v1/jobs/{id}/cancel"), &reason).await;
+        assert_eq!(status, wanted, "{bytes} bytes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,9 +8,9 @@ use alloc::vec::Vec;
 use rota_types::limits::{
     ACTION_BYTES_MAX, ATTEMPTS_MAX, BACKOFF_MAX, CONSTRAINT_VALUES_MAX, CONSTRAINTS_MAX,
     ESTIMATE_MAX, GROUPS_MAX, IDEMPOTENCY_KEY_BYTES_MAX, IDEMPOTENCY_KEYS_MAX, JOB_TASKS_MAX,
-    LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIVE_JOBS_MAX, LIVE_TASKS_MAX,
-    NAME_BYTES_MAX, PRIORITY_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX, RETRY_RULES_MAX,
-    SUBMIT_JOBS_MAX, TIMEOUT_MAX,
+    LABEL_KEY_BYTES_MAX, LABEL_VALUE_BYTES_MAX, LABELS_MAX, LIVE_TASKS_MAX, NAME_BYTES_MAX,
+    PRIORITY_MAX, RESOURCE_AMOUNT_MAX, RESOURCES_MAX, RETRY_RULES_MAX, SUBMIT_JOBS_MAX,
+    TIMEOUT_MAX,
 };
 use rota_types::{Constraint, JobId, Labels, Predicate, QueueId, RangeSet, Resources};
 
@@ -73,7 +73,7 @@ impl State {
         limit(
             "live jobs",
             (self.jobs.len() as u64).saturating_add(jobs.len() as u64),
-            LIVE_JOBS_MAX as u64,
+            self.live_jobs_max as u64,
         )?;
         let mut live = self.live_tasks;
         let mut per_queue: Vec<(QueueId, u64)> = Vec::new();

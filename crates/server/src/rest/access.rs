@@ -36,6 +36,24 @@ pub(crate) enum Permission {
     Replicate,
 }
 
+impl Permission {
+    /// What it allows, in words, for the page that people read.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Public => "none; it tells nothing about work or nodes",
+            Self::ReadJobs => "see jobs, tasks and their output",
+            Self::SubmitJobs => "submit jobs",
+            Self::ManageJobs => "cancel jobs",
+            Self::ReadCluster => "see nodes, queues, events and figures",
+            Self::ManageNodes => "drain and remove nodes",
+            Self::ManageQueues => "create, change, pause and remove queues",
+            Self::ManageCluster => "add and remove servers, and hand over the lead",
+            Self::Work => "be a worker",
+            Self::Replicate => "be a server of the cluster",
+        }
+    }
+}
+
 /// One line of the table of routes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Declared {

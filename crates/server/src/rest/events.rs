@@ -345,8 +345,7 @@ fn tell(
         }
         event::Event::TasksCancelled { job, tasks, reason } => {
             told.job = Some(job.0);
-            put(&mut told.data, "tasks", json!(tasks.to_string()));
-            put(&mut told.data, "reason", json!(reason));
+            told.data = object(json!({"tasks": tasks.to_string(), "reason": reason}));
             ("task", "tasks_cancelled")
         }
         event::Event::AttemptsCreated(placement) => {
@@ -418,6 +417,11 @@ fn tell(
     };
     kind.clone_into(&mut told.kind);
     (subject, told)
+}
+
+/// The fields of an object.
+fn object(value: Value) -> Map<String, Value> {
+    if let Value::Object(fields) = value { fields } else { Map::new() }
 }
 
 fn put(data: &mut Map<String, Value>, key: &str, value: Value) {

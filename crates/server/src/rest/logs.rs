@@ -47,6 +47,8 @@ pub(super) async fn task_logs(
     Query(query): Query<LogQuery>,
 ) -> Answer<Response> {
     let follow = query.follow.unwrap_or(false);
+    // Whoever waits for the first attempt is a follower, too.
+    let place = app.follow()?;
     let holder = loop {
         match holder(&app, id, query.attempt).await? {
             Some(holder) => break holder,
@@ -67,7 +69,6 @@ pub(super) async fn task_logs(
         tail_bytes: query.tail,
         follow,
     };
-    let place = app.follow()?;
     let part = open(&app, &holder, wanted).await?;
     let mut response = match part {
         Opened::Worker(first, read) => {
@@ -110,6 +111,7 @@ pub(super) async fn job_logs(
             refuse(ErrorCode::LimitExceeded, detail).with_hint("read the output task by task")
         );
     }
+    let place = app.follow()?;
     let tasks: VecDeque<TaskId> =
         (0..u32::try_from(total).unwrap_or(0)).map(|index| TaskId { job: id, index }).collect();
     if query.follow.unwrap_or(false) {
@@ -121,10 +123,14 @@ pub(super) async fn job_logs(
         }
         let followed =
             tasks.into_iter().map(|task| Box::pin(lines(app.clone(), query.clone(), task)));
-        let merged = futures_util::stream::select_all(followed);
+        let merged = futures_util::stream::select_all(followed).map(move |lines| {
+            let _held_until_the_end = &place;
+            lines
+        });
         return Ok(plain(Body::from_stream(merged), &Part::default(), "worker"));
     }
-    let joined = futures_util::stream::unfold(Joined { app, query, tasks }, Joined::next);
+    let joined =
+        futures_util::stream::unfold(Joined { app, query, tasks, _place: place }, Joined::next);
     Ok(plain(Body::from_stream(joined), &Part::default(), "worker"))
 }
 
@@ -133,6 +139,7 @@ struct Joined {
     app: App,
     query: LogQuery,
     tasks: VecDeque<TaskId>,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Joined {

@@ -74,9 +74,6 @@ impl Deref for App {
     }
 }
 
-/// Streams of events and output that may be followed at a time.
-pub(crate) const FOLLOWERS_MAX: usize = 5_000;
-
 impl App {
     /// A place for one more stream that is followed.
     fn follow(&self) -> Answer<OwnedSemaphorePermit> {
@@ -154,8 +151,8 @@ pub(crate) fn describe(
 }
 
 /// The page that people read, made from the description.
-pub(crate) fn render_docs(openapi: &utoipa::openapi::OpenApi) -> String {
-    docs::render(openapi)
+pub(crate) fn render_docs(openapi: &utoipa::openapi::OpenApi, table: &[Declared]) -> String {
+    docs::render(openapi, table)
 }
 
 async fn unknown_route(uri: http::Uri) -> impl IntoResponse {

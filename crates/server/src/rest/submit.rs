@@ -1,25 +1,24 @@
 //! Taking jobs in: one, many, streamed; dry runs; retries.
 
+mod streamed;
+
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use rota_api::{
     ErrorCode, JobFile, Mistake, Problem, RetryRequest, SubmitReply, SubmitRequest, Submitted,
     Validated, into_spec, parse_ndjson, parse_submit, tasks_of,
 };
 use rota_core::command::{Command, GroupSpec, IdempotencyKey, JobSpec, Reply, SubmitJobs};
 use rota_core::job::FinishedJob;
-use rota_types::limits::{IDEMPOTENCY_KEY_BYTES_MAX, SUBMIT_JOBS_MAX};
+use rota_types::limits::IDEMPOTENCY_KEY_BYTES_MAX;
 use rota_types::{JobId, RangeSet};
-use serde::Serialize;
 
+use self::streamed::Streamed;
 use super::App;
-use super::extract::{
-    OptionalJson, PathPart, check_depth, media_type, next_chunk, read_body, too_large, unsupported,
-};
+use super::extract::{OptionalJson, PathPart, check_depth, media_type, read_body, unsupported};
 use super::problem::{About, Answer, Refused, internal, refuse, rejected};
 use super::{jobs, present};
 use crate::handle::Urgency;
@@ -28,10 +27,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 const SUBMITTER: HeaderName = HeaderName::from_static("x-rota-submitter");
 const NDJSON: &str = "application/x-ndjson";
-/// Bytes of lines that one commit of a streamed submit holds.
-const COMMIT_BYTES: usize = 4 << 20;
-/// Pauses of a streamed submit while the server has too much to do.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// For the description; the handlers read them by themselves.
 #[derive(utoipa::IntoParams)]
@@ -67,8 +62,7 @@ struct SubmitHeaders {
     params(SubmitHeaders),
     request_body(content(
         (SubmitRequest = "application/json"),
-        (String = "application/x-ndjson",
-            example = "{\"task\":[{\"noop\":true}]}\n{\"task\":[{\"command\":[\"true\"]}]}\n"),
+        (String = "application/x-ndjson"),
     )), responses(
     (status = 200, description = "The lines' answers, for a streamed submit.", body = String, content_type = "application/x-ndjson"),
     (status = 201, description = "The jobs are recorded.", body = SubmitReply),
@@ -85,7 +79,7 @@ pub(super) async fn submit_jobs(State(app): State<App>, request: Request) -> Ans
         _ => return Err(unsupported(&headers)),
     };
     if lines && accepts_lines(&headers) {
-        return Streamed { app, submitter, key, answers: Vec::new(), line: 0 }.run(body).await;
+        return Streamed::new(app, submitter, key).run(body).await;
     }
     let max = if lines { app.config.bulk_bytes_max } else { app.config.body_bytes_max };
     let bytes = read_body(&headers, body, max).await?;
@@ -360,153 +354,4 @@ fn accepts_lines(headers: &HeaderMap) -> bool {
         .get(ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains(NDJSON))
-}
-
-/// A submit whose lines are taken in as they come.
-struct Streamed {
-    app: App,
-    submitter: String,
-    key: Option<Box<str>>,
-    answers: Vec<u8>,
-    line: u64,
-}
-
-/// The answer to one line.
-#[derive(Serialize)]
-struct LineAnswer {
-    line: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<Problem>,
-}
-
-/// Lines that are proposed together.
-#[derive(Default)]
-struct Commit {
-    lines: Vec<u64>,
-    jobs: Vec<JobSpec>,
-    digest: blake3::Hasher,
-    bytes: usize,
-    number: u64,
-}
-
-impl Streamed {
-    async fn run(mut self, body: Body) -> Answer<Response> {
-        let mut stream = body.into_data_stream();
-        let mut rest: Vec<u8> = Vec::new();
-        let mut total = 0;
-        let mut commit = Commit::default();
-        while let Some(chunk) = next_chunk(&mut stream).await? {
-            total += chunk.len();
-            if total > self.app.config.bulk_bytes_max {
-                return Err(too_large(self.app.config.bulk_bytes_max));
-            }
-            rest.extend_from_slice(&chunk);
-            let mut from = 0;
-            while let Some(length) =
-                rest.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
-            {
-                let line = rest.get(from..from + length).unwrap_or(&[]).to_vec();
-                self.take_line(&line, &mut commit).await?;
-                from += length + 1;
-            }
-            rest.drain(..from);
-            if rest.len() > self.app.config.body_bytes_max {
-                return Err(too_large(self.app.config.body_bytes_max));
-            }
-        }
-        self.take_line(&rest, &mut commit).await?;
-        self.commit(&mut commit).await?;
-        let kind = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
-        Ok((StatusCode::OK, kind, self.answers).into_response())
-    }
-
-    async fn take_line(&mut self, line: &[u8], commit: &mut Commit) -> Answer<()> {
-        self.line += 1;
-        if line.iter().all(u8::is_ascii_whitespace) {
-            return Ok(());
-        }
-        let parsed = check_depth(line)
-            .and_then(|()| parse_submit(line).map_err(mistaken))
-            .and_then(|jobs| specs(jobs, &self.submitter));
-        match parsed {
-            Ok(jobs) => {
-                commit.lines.extend(jobs.iter().map(|_| self.line));
-                commit.jobs.extend(jobs);
-                commit.bytes += line.len();
-                commit.digest.update(line).update(b"\n");
-            }
-            Err(refused) => self.answer(self.line, Err(&refused)),
-        }
-        if commit.jobs.len() >= SUBMIT_JOBS_MAX || commit.bytes >= COMMIT_BYTES {
-            self.commit(commit).await?;
-        }
-        Ok(())
-    }
-
-    /// Takes what has gathered in. A refusal of the whole commit answers each of its lines.
-    async fn commit(&mut self, commit: &mut Commit) -> Answer<()> {
-        let number = commit.number;
-        let Commit { lines, jobs, digest, bytes, .. } =
-            std::mem::replace(commit, Commit { number: number + 1, ..Commit::default() });
-        let mut lines = lines;
-        let mut jobs = jobs.into_iter();
-        while !lines.is_empty() {
-            // A line may hold several jobs, so that a commit may exceed its number by a few.
-            let rest = lines.split_off(lines.len().min(SUBMIT_JOBS_MAX));
-            let part: Vec<JobSpec> = jobs.by_ref().take(lines.len()).collect();
-            let idempotency = self.key.as_ref().map(|key| {
-                let mut first = [0; 16];
-                digest.finalize_xof().fill(&mut first);
-                IdempotencyKey {
-                    key: format!("{key}/{number}.{}", rest.len()).into(),
-                    digest: first,
-                }
-            });
-            match self.patiently(part, idempotency, bytes).await {
-                Ok(reply) => {
-                    for (line, job) in lines.iter().zip(&reply.jobs) {
-                        self.answer(*line, Ok(job.id));
-                    }
-                }
-                Err(refused) => {
-                    for line in &lines {
-                        self.answer(*line, Err(&refused));
-                    }
-                }
-            }
-            lines = rest;
-        }
-        Ok(())
-    }
-
-    /// Takes jobs in; waits its turn instead of being refused for overload.
-    async fn patiently(
-        &self,
-        jobs: Vec<JobSpec>,
-        idempotency: Option<IdempotencyKey>,
-        bytes: usize,
-    ) -> Answer<SubmitReply> {
-        loop {
-            let taken = take_in(&self.app, jobs.clone(), idempotency.clone(), bytes).await;
-            match taken {
-                Err(refused) if refused.problem().code == ErrorCode::Overloaded.name() => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    fn answer(&mut self, line: u64, outcome: Result<u64, &Refused>) {
-        let answer = match outcome {
-            Ok(id) => LineAnswer { line, id: Some(id), problem: None },
-            Err(refused) => LineAnswer { line, id: None, problem: Some(refused.problem().clone()) },
-        };
-        if let Ok(text) = serde_json::to_vec(&answer) {
-            self.answers.extend(text);
-            self.answers.push(b'\n');
-        }
-    }
 }
