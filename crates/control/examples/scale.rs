@@ -64,9 +64,12 @@ fn memory(what: &str, jobs: u32, array: u32) {
     let bytes = resident_bytes().saturating_sub(before);
     say(what, "memory", bytes >> 20, "MiB");
     say(what, "memory per job", bytes / u64::from(jobs), "bytes");
-    let start = Instant::now();
-    black_box(Ranked::new(&world.state));
+    let (before, start) = (resident_bytes(), Instant::now());
+    let ranked = black_box(Ranked::new(&world.state));
     say(what, "Ranked::new", start.elapsed().as_millis(), "ms");
+    let bytes = resident_bytes().saturating_sub(before);
+    say(what, "leader's index per job", bytes / u64::from(jobs), "bytes");
+    drop(ranked);
     let start = Instant::now();
     black_box(world.state.records().count());
     say(what, "records", start.elapsed().as_millis(), "ms");
@@ -78,6 +81,12 @@ fn memory(what: &str, jobs: u32, array: u32) {
     let (digest, other) = (restored.digest(), world.state.digest());
     assert_eq!(digest, other);
     say(what, "digest", start.elapsed().as_millis() / 2, "ms");
+    drop(restored);
+    world.spent = Parts::default();
+    world.apply(Command::PurgeQueue { queue: "default".into() });
+    say(what, "purge: apply", world.spent.apply.as_millis(), "ms");
+    say(what, "purge: controller", world.spent.step.as_millis(), "ms");
+    assert_eq!(world.state.live_tasks(), 0);
 }
 
 /// How long one planning pass takes by how much is queued, with shapes that fit and shapes that don't.

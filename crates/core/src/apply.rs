@@ -16,8 +16,6 @@ mod submit;
 mod tick;
 mod token;
 
-pub(crate) use submit::fresh_group;
-
 /// What applying one entry did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {

@@ -10,6 +10,7 @@ use rota_types::limits::LOST_ATTEMPTS_MAX;
 use rota_types::{NodeId, QueueId, RangeSet, Resources, TaskId};
 
 use crate::job::{Counts, Group, Job, Slot, TaskState};
+use crate::pool::Pool;
 use crate::shape::ShapeId;
 use crate::state::{State, slot_of};
 use crate::task::{Phase, Task};
@@ -94,7 +95,7 @@ impl State {
             let Task { attempts, failures, lost, phase } = task;
             let live = u32::from(matches!(phase, Phase::Running(_)));
             if *attempts != failures.saturating_add(*lost).saturating_add(live)
-                || *failures >= group.retry.attempts_max
+                || *failures >= group.terms.retry.attempts_max
                 || *lost > LOST_ATTEMPTS_MAX
             {
                 found.push(Violation::I4Attempts(format!("task {id}: {task:?}")));
@@ -106,14 +107,15 @@ impl State {
         let mut live_tasks: u64 = 0;
         let mut queues: BTreeMap<QueueId, Counts> = BTreeMap::new();
         let mut shapes: BTreeMap<ShapeId, (u64, u64, u64)> = BTreeMap::new();
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs() {
             let mut live: u64 = 0;
             for group in &job.groups {
-                let counts = self.recount(job, group, *id);
-                if counts != group.counts {
+                let counts = self.recount(job, group, id);
+                if counts != group.counts() {
                     let text = format!(
                         "job {id} group {}: {:?}, not {counts:?}",
-                        group.name, group.counts
+                        group.terms.name,
+                        group.counts()
                     );
                     found.push(Violation::I9Counter(text));
                 }
@@ -165,9 +167,9 @@ impl State {
                 Slot::Queued
             } else if let Some(task) = self.tasks.get(&TaskId { job: id, index }) {
                 slot_of(&task.phase)
-            } else if job.failed.contains(index) {
+            } else if job.failed().contains(index) {
                 Slot::Over(TaskState::Failed)
-            } else if job.cancelled.contains(index) {
+            } else if job.cancelled().contains(index) {
                 Slot::Over(TaskState::Cancelled)
             } else {
                 Slot::Over(TaskState::Succeeded)
@@ -193,7 +195,14 @@ impl State {
             self.queues.iter().map(|(id, queue)| (queue.spec.name.clone(), *id)).collect();
         let keys: BTreeSet<_> =
             self.keys.iter().map(|(key, used)| (used.used_at, key.clone())).collect();
+        let (mut terms, mut submitters) = (Pool::default(), Pool::default());
+        for (_, job) in self.jobs() {
+            submitters.note(&job.submitter);
+            job.groups.iter().for_each(|group| terms.note(&group.terms));
+        }
         for (name, holds) in [
+            ("terms", terms == self.terms),
+            ("submitters", submitters == self.submitters),
             ("waiting", waiting == self.waiting),
             ("node names", nodes == self.node_names),
             ("queue names", queues == self.queue_names),
@@ -203,12 +212,12 @@ impl State {
                 found.push(Violation::I10Index(name.into()));
             }
         }
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs() {
             for group in &job.groups {
                 let own = RangeSet::from_range(group.first, group.end());
                 let fresh_twice = group.fresh.intersection(&own) != group.fresh
-                    || !group.fresh.intersection(&job.failed).is_empty()
-                    || !group.fresh.intersection(&job.cancelled).is_empty();
+                    || !group.fresh.intersection(job.failed()).is_empty()
+                    || !group.fresh.intersection(job.cancelled()).is_empty();
                 if fresh_twice {
                     found.push(Violation::I10Index(format!(
                         "job {id}: fresh tasks {}",
@@ -229,10 +238,14 @@ impl State {
     }
 
     fn check_limits(&self, found: &mut Vec<Violation>) {
-        for (id, job) in &self.jobs {
+        for (id, job) in self.jobs() {
             for group in &job.groups {
-                if group.parallel_max.is_some_and(|limit| group.counts.running > u64::from(limit)) {
-                    found.push(Violation::I11Limit(format!("job {id} group {}", group.name)));
+                if group
+                    .terms
+                    .parallel_max
+                    .is_some_and(|limit| group.counts().running > u64::from(limit))
+                {
+                    found.push(Violation::I11Limit(format!("job {id} group {}", group.terms.name)));
                 }
             }
         }

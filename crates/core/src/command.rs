@@ -161,7 +161,7 @@ pub struct Shape {
 }
 
 /// When a failed attempt is followed by another.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RetryPolicy {
     /// Attempts in all, the first included; lost ones do not count. From 1.
     pub attempts_max: u32,
@@ -172,7 +172,7 @@ pub struct RetryPolicy {
 }
 
 /// The pause between attempts: `base · 2ⁿ` up to `max` if exponential, else `base`; made longer by up to `jitter_percent`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Backoff {
     /// The first pause.
     pub base: Span,
@@ -183,7 +183,7 @@ pub struct Backoff {
 }
 
 /// A kind of failure that is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RetryRule {
     /// Exit codes from the first to the second, both included.
     Exit(i32, i32),

@@ -68,7 +68,7 @@ impl State {
                 Some(_) | None => {}
             }
         }
-        match group.parallel_max {
+        match group.terms.parallel_max {
             Some(limit) if group.room() == 0 => holds.push(Hold::GroupFull { limit }),
             Some(_) | None => {}
         }

@@ -2,14 +2,14 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 
 use rota_types::{JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Steady, TaskId, Timestamp};
 
-use crate::apply::fresh_group;
 use crate::command::{JobSpec, NodeSpec, QueueSpec};
-use crate::job::{Group, Job, Slot, TaskState};
+use crate::job::{Job, Slot, TaskState};
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::server::Server;
@@ -154,7 +154,7 @@ impl State {
             })
         });
         let jobs =
-            self.jobs.iter().map(|(id, job)| Record::Job(Box::new(self.job_record(*id, job))));
+            self.jobs.iter().map(|(id, job)| Record::Job(Box::new(self.job_record(id, job))));
         let tasks = self.tasks.iter().map(|(id, task)| Record::Task(*id, task.clone()));
         let keys = self.keys.iter().map(|(key, used)| Record::Key(Arc::clone(key), *used));
         let tokens = self.tokens.values().map(|token| Record::Token(token.clone()));
@@ -181,8 +181,8 @@ impl State {
             ready_at: job.ready_at,
             started_at: job.started_at,
             fresh,
-            failed: job.failed.clone(),
-            cancelled: job.cancelled.clone(),
+            failed: job.failed().clone(),
+            cancelled: job.cancelled().clone(),
         }
     }
 
@@ -247,29 +247,37 @@ impl State {
     /// Takes a job in with its fresh tasks queued, and everything that is neither fresh nor failed nor cancelled counted as
     /// succeeded; the tasks that follow correct that.
     fn restore_job(&mut self, record: JobRecord) -> Result<(), BadImage> {
-        if !self.queues.contains_key(&record.queue) {
+        let JobRecord {
+            id,
+            queue,
+            spec,
+            submitted_at,
+            ready_at,
+            started_at,
+            fresh,
+            failed,
+            cancelled,
+        } = record;
+        if !self.queues.contains_key(&queue) {
             return Err(BadImage("a job names a queue that is not there"));
         }
-        let mut first = 0;
-        let mut groups = alloc::vec::Vec::new();
-        let mut sizes = alloc::vec::Vec::new();
-        for spec in &record.spec.groups {
-            let shape = self.shapes.acquire(&spec.shape);
-            let mut group = fresh_group(spec, shape, first);
-            first = group.end();
-            let all = group.fresh.clone();
-            group.fresh = all.intersection(&record.fresh);
-            let failed = all.intersection(&record.failed).len();
-            let cancelled = all.intersection(&record.cancelled).len();
+        let mut job = Job { submitted_at, ready_at, started_at, ..self.fresh_job(&spec, queue) };
+        let mut sizes = Vec::with_capacity(job.groups.len());
+        for group in job.groups.iter_mut() {
+            let all = core::mem::take(&mut group.fresh);
+            group.fresh = all.intersection(&fresh);
+            let failed = all.intersection(&failed).len();
+            let cancelled = all.intersection(&cancelled).len();
             let known = group.fresh.len().saturating_add(failed).saturating_add(cancelled);
             let succeeded =
                 all.len().checked_sub(known).ok_or(BadImage("a task is in two states"))?;
             sizes.push((group.fresh.len(), succeeded, failed, cancelled));
-            groups.push(group);
         }
-        self.insert_job(record, groups);
+        self.jobs.insert(id, Box::new(job));
+        self.note_end(id, failed, TaskState::Failed);
+        self.note_end(id, cancelled, TaskState::Cancelled);
         for (group, (fresh, succeeded, failed, cancelled)) in sizes.into_iter().enumerate() {
-            let at = GroupAt { job: self.last_job(), group };
+            let at = GroupAt { job: id, group };
             self.shift(at, None, Slot::Queued, fresh);
             self.shift(at, None, Slot::Over(TaskState::Succeeded), succeeded);
             self.shift(at, None, Slot::Over(TaskState::Failed), failed);
@@ -278,46 +286,11 @@ impl State {
         Ok(())
     }
 
-    fn insert_job(&mut self, record: JobRecord, groups: alloc::vec::Vec<Group>) {
-        let JobRecord {
-            id,
-            queue,
-            spec,
-            submitted_at,
-            ready_at,
-            started_at,
-            fresh: _,
-            failed,
-            cancelled,
-        } = record;
-        let job = Job {
-            name: spec.name,
-            queue,
-            priority: spec.priority,
-            labels: spec.labels,
-            submitter: spec.submitter,
-            retry_of: spec.retry_of,
-            submitted_at,
-            ready_at,
-            started_at,
-            failed,
-            cancelled,
-            live: 0,
-            groups,
-        };
-        self.jobs.insert(id, Box::new(job));
-    }
-
-    /// The job that was restored last: records come by id.
-    fn last_job(&self) -> JobId {
-        self.jobs.last_key_value().map_or(JobId(0), |(id, _)| *id)
-    }
-
     fn restore_task(&mut self, id: TaskId, task: Task) -> Result<(), BadImage> {
-        let job = self.jobs.get(&id.job).ok_or(BadImage("a task belongs to no job"))?;
+        let job = self.jobs.get(id.job).ok_or(BadImage("a task belongs to no job"))?;
         let place = job.group_of(id.index).ok_or(BadImage("a task belongs to no group"))?;
         let group = job.groups.get(place).ok_or(BadImage("a task belongs to no group"))?;
-        if group.counts.succeeded == 0 || group.fresh.contains(id.index) {
+        if group.tally.succeeded == 0 || group.fresh.contains(id.index) {
             return Err(BadImage("a task is in two states"));
         }
         let shape = self.shapes.get(group.shape);

@@ -22,6 +22,7 @@ pub mod explain;
 pub mod image;
 pub mod job;
 pub mod node;
+mod pool;
 pub mod queue;
 pub mod server;
 mod shape;

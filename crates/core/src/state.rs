@@ -7,13 +7,14 @@ use core::ops::Bound;
 
 use rota_types::limits::{IDEMPOTENCY_WINDOW, LIVE_JOBS_MAX};
 use rota_types::{
-    AttemptId, JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Span, Steady, TaskId,
+    AttemptId, JobId, JobMap, LogIndex, NodeId, QueueId, RangeSet, ServerId, Span, Steady, TaskId,
     Timestamp,
 };
 
 use crate::command::{QueueSpec, Shape};
-use crate::job::{Group, Job, Slot, TaskState};
+use crate::job::{Group, Job, Rare, Slot, TaskState, Terms};
 use crate::node::Node;
+use crate::pool::Pool;
 use crate::queue::{DEFAULT_QUEUE, Queue};
 use crate::server::Server;
 use crate::shape::{ShapeId, ShapeUse, Shapes};
@@ -31,7 +32,7 @@ pub struct State {
     pub(crate) next_queue: QueueId,
     pub(crate) next_server: ServerId,
     pub(crate) level: u32,
-    pub(crate) jobs: BTreeMap<JobId, Box<Job>>,
+    pub(crate) jobs: JobMap<Box<Job>>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
@@ -41,6 +42,8 @@ pub struct State {
     pub(crate) live_jobs_max: usize,
     // Derived: recomputed by `check`, rebuilt by `image`.
     pub(crate) shapes: Shapes,
+    pub(crate) terms: Pool<Terms>,
+    pub(crate) submitters: Pool<Box<str>>,
     pub(crate) waiting: BTreeSet<(Steady, TaskId)>,
     pub(crate) node_names: BTreeMap<Box<str>, NodeId>,
     pub(crate) queue_names: BTreeMap<Box<str>, QueueId>,
@@ -93,7 +96,7 @@ impl State {
             next_queue: QueueId(1),
             next_server: ServerId(1),
             level: 0,
-            jobs: BTreeMap::new(),
+            jobs: JobMap::new(),
             tasks: BTreeMap::new(),
             nodes: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -102,6 +105,8 @@ impl State {
             tokens: BTreeMap::new(),
             live_jobs_max: LIVE_JOBS_MAX,
             shapes: Shapes::default(),
+            terms: Pool::default(),
+            submitters: Pool::default(),
             waiting: BTreeSet::new(),
             node_names: BTreeMap::new(),
             queue_names: BTreeMap::new(),
@@ -153,12 +158,12 @@ impl State {
 
     /// Jobs that are not over, by id.
     pub fn jobs(&self) -> impl DoubleEndedIterator<Item = (JobId, &Job)> {
-        self.jobs.iter().map(|(id, job)| (*id, job.as_ref()))
+        self.jobs.iter().map(|(id, job)| (id, job.as_ref()))
     }
 
     /// Jobs that are not over and whose id is below `before`, newest first.
     pub fn jobs_before(&self, before: JobId) -> impl Iterator<Item = (JobId, &Job)> {
-        self.jobs.range(..before).rev().map(|(id, job)| (*id, job.as_ref()))
+        self.jobs.below(before).rev().map(|(id, job)| (id, job.as_ref()))
     }
 
     /// How many jobs are not over.
@@ -176,7 +181,7 @@ impl State {
     /// A job that is not over.
     #[must_use]
     pub fn job(&self, id: JobId) -> Option<&Job> {
-        self.jobs.get(&id).map(AsRef::as_ref)
+        self.jobs.get(id).map(AsRef::as_ref)
     }
 
     /// The group that a task of a live job belongs to.
@@ -217,9 +222,9 @@ impl State {
             Standing::Tried(task)
         } else if group.fresh.contains(id.index) {
             Standing::Fresh
-        } else if job.failed.contains(id.index) {
+        } else if job.failed().contains(id.index) {
             Standing::Over(TaskState::Failed)
-        } else if job.cancelled.contains(id.index) {
+        } else if job.cancelled().contains(id.index) {
             Standing::Over(TaskState::Cancelled)
         } else {
             Standing::Over(TaskState::Succeeded)
@@ -326,7 +331,7 @@ impl State {
 
     /// Moves `tasks` tasks of one group from one slot to another, in every count that knows them. The only writer of counts.
     pub(crate) fn shift(&mut self, of: GroupAt, from: Option<Slot>, to: Slot, tasks: u64) {
-        let Some(job) = self.jobs.get_mut(&of.job) else {
+        let Some(job) = self.jobs.get_mut(of.job) else {
             return;
         };
         let queue = self.queues.get_mut(&job.queue);
@@ -335,13 +340,13 @@ impl State {
         };
         let live = |slot: Slot| !matches!(slot, Slot::Over(_));
         if let Some(from) = from {
-            less(group.counts.slot(from), tasks);
+            group.tally.less(from, tasks);
             if live(from) {
                 less(&mut job.live, tasks);
                 less(&mut self.live_tasks, tasks);
             }
         }
-        more(group.counts.slot(to), tasks);
+        group.tally.more(to, tasks);
         if live(to) {
             more(&mut job.live, tasks);
             more(&mut self.live_tasks, tasks);
@@ -398,14 +403,15 @@ impl State {
 
     /// Remembers how tasks ended, unless they ended well.
     pub(crate) fn note_end(&mut self, job: JobId, tasks: RangeSet, how: TaskState) {
-        let Some(job) = self.jobs.get_mut(&job) else {
+        let Some(job) = self.jobs.get_mut(job).filter(|_| !tasks.is_empty()) else {
             return;
         };
-        let set = match how {
+        let set: fn(&mut Rare) -> &mut RangeSet = match how {
             TaskState::Succeeded => return,
-            TaskState::Failed => &mut job.failed,
-            TaskState::Cancelled => &mut job.cancelled,
+            TaskState::Failed => |rare| &mut rare.failed,
+            TaskState::Cancelled => |rare| &mut rare.cancelled,
         };
+        let set = set(job.rare.get_or_insert_default());
         for (start, end) in tasks.ranges() {
             set.insert_range(start, end);
         }

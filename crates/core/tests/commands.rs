@@ -242,7 +242,7 @@ fn cancelling_every_second_task_of_a_wide_array_is_quick_and_exact() {
         Ok(Reply::Cancelled { ended: 30_000, stopping: 0 })
     );
     let job = world.state.job(JobId(1)).expect("half of it is left");
-    assert_eq!(job.cancelled, odd);
+    assert_eq!(*job.cancelled(), odd);
     assert_eq!(job.groups[0].fresh, (0..60_000).step_by(2).collect());
     let beyond = RangeSet::from_range(59_999, u32::MAX);
     assert_eq!(world.cancel(1, Some(beyond)), Err(Rejection::NothingToCancel(JobId(1))));

@@ -12,7 +12,7 @@ use rota_core::job::{Group, Job};
 use rota_core::queue::Discipline;
 use rota_core::task::{Phase, Standing, Task};
 use rota_core::{ShapeId, State};
-use rota_types::{JobId, QueueId, TaskId};
+use rota_types::{JobId, JobMap, QueueId, TaskId};
 
 use crate::discipline::{QueueDiscipline, Rank, RankInput, discipline};
 
@@ -20,7 +20,7 @@ use crate::discipline::{QueueDiscipline, Rank, RankInput, discipline};
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ranked {
     queues: BTreeMap<QueueId, RankedQueue>,
-    spots: BTreeMap<Key, Spot>,
+    spots: Spots,
     /// Tasks to be tried again, of groups with a `parallel_max`, by group.
     retries: BTreeMap<(JobId, u32), Retries>,
 }
@@ -45,6 +45,15 @@ struct Key {
     /// The first index of the group, or the index of the task.
     index: u32,
     fresh: bool,
+}
+
+/// Where each entry stands.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Spots {
+    /// The fresh tasks of the first group of each job: for most jobs all there is, and cheap to keep.
+    first: JobMap<Spot>,
+    /// All others.
+    others: BTreeMap<Key, Spot>,
 }
 
 /// Where an entry stands.
@@ -85,7 +94,7 @@ impl Ranked {
             if self.queues.get(&id).is_some_and(|old| old.settings == settings) {
                 continue;
             }
-            self.spots.retain(|_, spot| spot.queue != id);
+            self.spots.retain(|spot| spot.queue != id);
             self.queues.insert(id, RankedQueue::new(settings));
             let jobs: Vec<JobId> =
                 state.jobs().filter(|(_, job)| job.queue == id).map(|(job, _)| job).collect();
@@ -97,7 +106,7 @@ impl Ranked {
 
     /// Brings every entry of a job in line with the state.
     pub fn refresh_job(&mut self, state: &State, id: JobId) {
-        let old: Vec<Key> = self.keys_of(id).collect();
+        let old: Vec<Key> = self.spots.keys_of(id).collect();
         for key in old {
             self.remove(key);
         }
@@ -123,7 +132,7 @@ impl Ranked {
         let Some(group) = job.group_of(task.index).and_then(|place| job.groups.get(place)) else {
             return;
         };
-        if group.parallel_max.is_some() {
+        if group.terms.parallel_max.is_some() {
             self.refresh_task(state, task);
             self.refresh_group(task.job, job, group);
         } else {
@@ -172,12 +181,6 @@ impl Ranked {
         self.queues.iter().filter(|(_, queue)| !queue.by_shape.is_empty()).map(|(id, _)| *id)
     }
 
-    fn keys_of(&self, job: JobId) -> impl Iterator<Item = Key> + '_ {
-        let from = Key { job, index: 0, fresh: false };
-        let to = Key { job, index: u32::MAX, fresh: true };
-        self.spots.range(from..=to).map(|(key, _)| *key)
-    }
-
     /// Brings the entry of a group in line with the state.
     fn refresh_group(&mut self, id: JobId, job: &Job, group: &Group) {
         let key = Key { job: id, index: group.first, fresh: true };
@@ -218,7 +221,7 @@ impl Ranked {
         };
         let key = Key { job: id.job, index: id.index, fresh: false };
         match rank {
-            _ if group.parallel_max.is_some() => {
+            _ if group.terms.parallel_max.is_some() => {
                 let tasks = self.retries.entry((id.job, group.first)).or_default();
                 tasks.set(id.index, rank);
                 if tasks.ranks.is_empty() {
@@ -247,11 +250,44 @@ impl Ranked {
     }
 
     fn remove(&mut self, key: Key) {
-        if let Some(spot) = self.spots.remove(&key)
+        if let Some(spot) = self.spots.remove(key)
             && let Some(queue) = self.queues.get_mut(&spot.queue)
         {
             queue.take_out(key.job, &spot);
         }
+    }
+}
+
+impl Key {
+    /// Whether this is the entry of the fresh tasks of a job's first group.
+    fn is_first(self) -> bool {
+        self.index == 0 && self.fresh
+    }
+}
+
+impl Spots {
+    fn keys_of(&self, job: JobId) -> impl Iterator<Item = Key> + '_ {
+        let from = Key { job, index: 0, fresh: false };
+        let to = Key { job, index: u32::MAX, fresh: true };
+        let first = self.first.get(job).map(|_| Key { job, index: 0, fresh: true });
+        first.into_iter().chain(self.others.range(from..=to).map(|(key, _)| *key))
+    }
+
+    fn insert(&mut self, key: Key, spot: Spot) -> Option<Spot> {
+        if key.is_first() {
+            self.first.insert(key.job, spot)
+        } else {
+            self.others.insert(key, spot)
+        }
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Spot> {
+        if key.is_first() { self.first.remove(key.job) } else { self.others.remove(&key) }
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(&Spot) -> bool) {
+        self.first.retain(&mut keep);
+        self.others.retain(|_, spot| keep(spot));
     }
 }
 
@@ -295,5 +331,5 @@ impl Retries {
 
 /// What the discipline sees of a group's fresh tasks.
 fn input(job: &Job, group: &Group) -> RankInput {
-    RankInput { ready_at: job.ready_at, priority: job.priority, estimate: group.estimate }
+    RankInput { ready_at: job.ready_at, priority: job.priority, estimate: group.terms.estimate }
 }

@@ -95,7 +95,8 @@ fn queued(state: &State) -> Vec<(QueueId, i64, TaskId, &Group)> {
                 _ => continue,
             };
             let group = state.group(task).expect("every task has a group");
-            let input = RankInput { ready_at, priority: job.priority, estimate: group.estimate };
+            let input =
+                RankInput { ready_at, priority: job.priority, estimate: group.terms.estimate };
             all.push((job.queue, discipline(settings).rank(&input).0, task, group));
         }
     }
@@ -119,7 +120,7 @@ fn startable(state: &State) -> Vec<TaskId> {
 fn the_tasks_ahead_are_those_that_the_discipline_puts_before() {
     for seed in 0..60 {
         // Where a group has a limit or its array has gaps, only some of its tasks are in the index.
-        let plain = |g: &Group| g.parallel_max.is_none() && g.fresh.ranges().count() <= 1;
+        let plain = |g: &Group| g.terms.parallel_max.is_none() && g.fresh.ranges().count() <= 1;
         history(seed, 60, |world, _| {
             let (state, ranked) = (&world.state, Ranked::new(&world.state));
             let all = queued(state);

@@ -210,7 +210,7 @@ fn start(
         attempt: id,
         launch: Arc::clone(launch),
         place: index.saturating_sub(group.first) as usize,
-        array_index: group.array_index(index).filter(|_| group.is_array).map(u64::from),
+        array_index: group.array_index(index).filter(|_| group.terms.is_array).map(u64::from),
         stop: attempt.stop,
     })
 }
@@ -220,8 +220,8 @@ fn launch(state: &State, job: &Job, group: &Group) -> Arc<Launch> {
         action: Arc::clone(&group.action),
         decoded: OnceLock::new(),
         need: state.shape(group.shape).need.clone(),
-        timeout: group.timeout,
+        timeout: group.terms.timeout,
         job_name: job.name.clone(),
-        group_name: group.name.clone(),
+        group_name: group.terms.name.clone(),
     })
 }

@@ -183,7 +183,7 @@ fn judge_event(
             let running =
                 TASKS.iter().filter(|other| other.job == task.job && runs(after, **other));
             let running = running.count();
-            if group.parallel_max.is_some_and(|max| running > max as usize) {
+            if group.terms.parallel_max.is_some_and(|max| running > max as usize) {
                 return Err(format!("I11: {running} tasks of job {} run", task.job));
             }
             let on_node = TASKS.iter().filter(|other| runs_on(after, **other, node)).count();

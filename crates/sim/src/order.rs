@@ -73,7 +73,7 @@ fn passed_over(
     let mut better = Vec::new();
     for (id, job) in state.jobs().filter(|(_, job)| job.queue == queue) {
         for group in &job.groups {
-            if group.shape != shape || group.parallel_max.is_some() {
+            if group.shape != shape || group.terms.parallel_max.is_some() {
                 continue;
             }
             let fresh = group.fresh.first_range().unwrap_or((0, 0));

@@ -33,10 +33,10 @@ pub(crate) fn same(left: &State, right: &State) -> Result<(), String> {
     }
     for ((id, one), (_, other)) in left.jobs().zip(right.jobs()) {
         let fresh = |job: &rota_core::job::Job| {
-            job.groups.iter().map(|group| (group.fresh.clone(), group.counts)).collect::<Vec<_>>()
+            job.groups.iter().map(|group| (group.fresh.clone(), group.counts())).collect::<Vec<_>>()
         };
         let plain = |job: &rota_core::job::Job| {
-            let ends = (job.failed.clone(), job.cancelled.clone(), job.live);
+            let ends = (job.failed().clone(), job.cancelled().clone(), job.live);
             (job.queue, job.priority, job.submitted_at, job.ready_at, job.started_at, ends)
         };
         let tasks = left.tasks_of(id).eq(right.tasks_of(id));

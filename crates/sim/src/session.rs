@@ -41,7 +41,7 @@ impl World {
     }
 
     fn timeout_of(&self, attempt: AttemptId) -> Option<Span> {
-        self.server.state.group(attempt.task).and_then(|group| group.timeout)
+        self.server.state.group(attempt.task).and_then(|group| group.terms.timeout)
     }
 
     fn send_desired(

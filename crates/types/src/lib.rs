@@ -10,6 +10,7 @@ extern crate std;
 
 mod constraint;
 mod id;
+mod job_map;
 mod kind;
 pub mod limits;
 mod range_set;
@@ -18,6 +19,7 @@ mod time;
 
 pub use constraint::{Constraint, Labels, Predicate, Unmet};
 pub use id::{AttemptId, JobId, LogIndex, NodeId, ParseIdError, QueueId, ServerId, TaskId};
+pub use job_map::JobMap;
 pub use kind::{ActionKind, ActionKinds};
 pub use range_set::RangeSet;
 pub use resources::{Resource, Resources, Shortage};

@@ -1,57 +1,83 @@
-//! Sets of task indexes as sorted ranges: a million neighbours cost eight bytes.
+//! Sets of task indexes as sorted ranges: a million neighbours cost no more than one.
 
+use alloc::boxed::Box;
+use alloc::vec;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use core::fmt;
+use core::hash::{Hash, Hasher};
+use core::ops::Range;
+use core::slice;
 
-/// A set of `u32` kept as disjoint, non-adjacent, ascending half-open ranges.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A set of `u32` kept as disjoint, non-adjacent, ascending half-open ranges. Every group of every job holds a few of these, most
+/// of them of at most one range: such a set is 16 bytes and allocates nothing.
+#[derive(Clone, Debug)]
 pub struct RangeSet {
-    /// `(start, end)`, end exclusive.
-    ranges: Vec<(u32, u32)>,
+    ranges: Ranges,
 }
 
+/// `(start, end)`, end exclusive.
+#[derive(Clone, Debug)]
+enum Ranges {
+    /// At most one range: none if it is empty, and then it is [`NOTHING`].
+    One((u32, u32)),
+    /// At least two.
+    #[expect(
+        clippy::box_collection,
+        reason = "a vector in place would double the size of every set"
+    )]
+    Many(Box<Vec<(u32, u32)>>),
+}
+
+const NOTHING: (u32, u32) = (0, 0);
+
 impl RangeSet {
+    /// The set of nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { ranges: Ranges::One(NOTHING) }
+    }
+
     /// The set of everything from `start` up to, not including, `end`.
     #[must_use]
-    pub fn from_range(start: u32, end: u32) -> Self {
-        // Room for one range and no more: every group of every job holds a few of these.
-        let ranges = if start < end { alloc::vec![(start, end)] } else { Vec::new() };
-        Self { ranges }
+    pub const fn from_range(start: u32, end: u32) -> Self {
+        Self { ranges: Ranges::One(if start < end { (start, end) } else { NOTHING }) }
     }
 
     /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.slice().is_empty()
     }
 
     /// How many numbers are in the set.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.ranges.iter().map(|(start, end)| u64::from(end.saturating_sub(*start))).sum()
+        self.ranges().map(|(start, end)| u64::from(end.saturating_sub(start))).sum()
     }
 
     /// Whether `value` is in the set.
     #[must_use]
     pub fn contains(&self, value: u32) -> bool {
-        let after = self.ranges.partition_point(|(start, _)| *start <= value);
-        after.checked_sub(1).and_then(|at| self.ranges.get(at)).is_some_and(|(_, end)| value < *end)
+        let ranges = self.slice();
+        let after = ranges.partition_point(|(start, _)| *start <= value);
+        after.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, end)| value < *end)
     }
 
     /// The smallest range, end exclusive.
     #[must_use]
     pub fn first_range(&self) -> Option<(u32, u32)> {
-        self.ranges.first().copied()
+        self.slice().first().copied()
     }
 
     /// The ranges in ascending order, end exclusive.
     pub fn ranges(&self) -> impl DoubleEndedIterator<Item = (u32, u32)> + '_ {
-        self.ranges.iter().copied()
+        self.slice().iter().copied()
     }
 
     /// The numbers in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
-        self.ranges.iter().flat_map(|(start, end)| *start..*end)
+        self.ranges().flat_map(|(start, end)| start..end)
     }
 
     /// Adds one number. Returns whether it was new.
@@ -66,15 +92,15 @@ impl RangeSet {
         if start >= end {
             return;
         }
-        let from = self.ranges.partition_point(|(_, e)| *e < start);
-        let to = self.ranges.partition_point(|(s, _)| *s <= end);
-        let merged = self
-            .ranges
+        let ranges = self.slice();
+        let from = ranges.partition_point(|(_, e)| *e < start);
+        let to = ranges.partition_point(|(s, _)| *s <= end);
+        let merged = ranges
             .get(from..to)
             .unwrap_or(&[])
             .iter()
             .fold((start, end), |(low, high), (s, e)| (low.min(*s), high.max(*e)));
-        self.ranges.splice(from..to.max(from), [merged]);
+        self.replace(from..to.max(from), [Some(merged), None]);
     }
 
     /// Takes one number away. Returns whether it was there.
@@ -86,15 +112,16 @@ impl RangeSet {
 
     /// Takes away everything from `start` up to, not including, `end`.
     pub fn remove_range(&mut self, start: u32, end: u32) {
-        let from = self.ranges.partition_point(|(_, e)| *e <= start);
-        let to = self.ranges.partition_point(|(s, _)| *s < end);
+        let ranges = self.slice();
+        let from = ranges.partition_point(|(_, e)| *e <= start);
+        let to = ranges.partition_point(|(s, _)| *s < end);
         if start >= end || from >= to {
             return;
         }
-        let left = self.ranges.get(from).filter(|(s, _)| *s < start).map(|(s, _)| (*s, start));
+        let left = ranges.get(from).filter(|(s, _)| *s < start).map(|(s, _)| (*s, start));
         let last = to.saturating_sub(1);
-        let right = self.ranges.get(last).filter(|(_, e)| *e > end).map(|(_, e)| (end, *e));
-        self.ranges.splice(from..to, left.into_iter().chain(right));
+        let right = ranges.get(last).filter(|(_, e)| *e > end).map(|(_, e)| (end, *e));
+        self.replace(from..to, [left, right]);
     }
 
     /// The numbers that are in both sets.
@@ -102,12 +129,73 @@ impl RangeSet {
     pub fn intersection(&self, other: &Self) -> Self {
         let mut both = Self::default();
         for (start, end) in self.ranges() {
-            let from = other.ranges.partition_point(|(_, e)| *e <= start);
-            for (s, e) in other.ranges.iter().skip(from).take_while(|(s, _)| *s < end) {
-                both.insert_range(start.max(*s), end.min(*e));
+            let from = other.slice().partition_point(|(_, e)| *e <= start);
+            for (s, e) in other.ranges().skip(from).take_while(|(s, _)| *s < end) {
+                both.insert_range(start.max(s), end.min(e));
             }
         }
         both
+    }
+
+    fn slice(&self) -> &[(u32, u32)] {
+        match &self.ranges {
+            Ranges::One(NOTHING) => &[],
+            Ranges::One(range) => slice::from_ref(range),
+            Ranges::Many(ranges) => ranges,
+        }
+    }
+
+    /// Puts `new` where the ranges at `places` are.
+    fn replace(&mut self, places: Range<usize>, new: [Option<(u32, u32)>; 2]) {
+        let old = self.slice();
+        let before = old.get(..places.start).unwrap_or(&[]);
+        let behind = old.get(places.end..).unwrap_or(&[]);
+        let new = new.into_iter().flatten();
+        let mut all = before.iter().copied().chain(new.clone()).chain(behind.iter().copied());
+        let first = all.next().unwrap_or(NOTHING);
+        let Some(second) = all.next() else {
+            self.ranges = Ranges::One(first);
+            return;
+        };
+        match &mut self.ranges {
+            Ranges::Many(ranges) => {
+                ranges.splice(places, new);
+            }
+            // One range became two: a change puts in one range, or two in place of one.
+            Ranges::One(_) => self.ranges = Ranges::Many(Box::new(vec![first, second])),
+        }
+    }
+}
+
+impl Default for RangeSet {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartialEq for RangeSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.slice() == other.slice()
+    }
+}
+
+impl Eq for RangeSet {}
+
+impl PartialOrd for RangeSet {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for RangeSet {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.slice().cmp(other.slice())
+    }
+}
+
+impl Hash for RangeSet {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        self.slice().hash(hasher);
     }
 }
 
@@ -169,6 +257,11 @@ mod tests {
                 assert!((0..50).all(|value| set.contains(value) == naive.contains(&value)));
             }
         }
+    }
+
+    #[test]
+    fn a_set_is_two_words() {
+        assert_eq!(size_of::<RangeSet>(), 16);
     }
 
     #[test]

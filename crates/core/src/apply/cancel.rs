@@ -30,7 +30,7 @@ impl State {
     ) -> Outcome {
         let CancelTasks { job, tasks, grace, reason } = cancel;
         limit("grace in µs", grace.0, GRACE_MAX.0)?;
-        let size = self.jobs.get(job).ok_or(Rejection::UnknownJob(*job))?.tasks();
+        let size = self.jobs.get(*job).ok_or(Rejection::UnknownJob(*job))?.tasks();
         let all = RangeSet::from_range(0, size);
         let tasks = tasks.as_ref().unwrap_or(&all);
         let cancelling = Cancelling { job: *job, tasks, grace: Some(*grace), reason };
@@ -67,11 +67,11 @@ impl State {
 
     fn cancel_fresh(&mut self, what: &Cancelling<'_>) -> RangeSet {
         let mut ended = RangeSet::default();
-        let groups = self.jobs.get(&what.job).map_or(0, |job| job.groups.len());
+        let groups = self.jobs.get(what.job).map_or(0, |job| job.groups.len());
         for group in 0..groups {
             let chosen = self
                 .jobs
-                .get_mut(&what.job)
+                .get_mut(what.job)
                 .and_then(|job| job.groups.get_mut(group))
                 .map(|group| {
                     let chosen = group.fresh.intersection(what.tasks);
@@ -92,7 +92,7 @@ impl State {
     /// The chosen tasks that have been tried: those without a live attempt, with their group, and those with one.
     fn tried(&self, what: &Cancelling<'_>) -> (Vec<(TaskId, usize)>, Vec<TaskId>) {
         let (mut idle, mut running) = (Vec::new(), Vec::new());
-        let Some(job) = self.jobs.get(&what.job) else {
+        let Some(job) = self.jobs.get(what.job) else {
             return (idle, running);
         };
         for (id, task) in what.tasks.ranges().flat_map(|range| self.tasks_in(what.job, range)) {

@@ -24,7 +24,7 @@ impl State {
     /// Creates attempts for as many of the placement's tasks, from the first on, as still hold. Returns how many.
     fn place(&mut self, placement: Placement, events: &mut Vec<Event>) -> u32 {
         let Some(group) =
-            self.jobs.get(&placement.task.job).and_then(|job| job.group_of(placement.task.index))
+            self.jobs.get(placement.task.job).and_then(|job| job.group_of(placement.task.index))
         else {
             return 0;
         };
@@ -43,7 +43,7 @@ impl State {
             self.start_fresh(placement, at, count, &attempt);
         }
         self.hold(placement, at, count);
-        let job = self.jobs.get_mut(&at.job).expect("placements were checked against live jobs");
+        let job = self.jobs.get_mut(at.job).expect("placements were checked against live jobs");
         job.started_at.get_or_insert(self.now);
         events.push(Event::AttemptsCreated(Placement { count, ..placement }));
         count
@@ -53,7 +53,7 @@ impl State {
     /// (I1, I11, I12, I13).
     fn still_holds(&self, placement: Placement, at: GroupAt) -> u32 {
         let Placement { task, count, node } = placement;
-        let Some(job) = self.jobs.get(&at.job) else {
+        let Some(job) = self.jobs.get(at.job) else {
             return 0;
         };
         let (Some(group), Some(queue), Some(node)) =
@@ -73,7 +73,7 @@ impl State {
     fn start_fresh(&mut self, placement: Placement, at: GroupAt, count: u32, attempt: &Attempt) {
         let first = placement.task.index;
         let end = first.saturating_add(count);
-        if let Some(group) = self.jobs.get_mut(&at.job).and_then(|job| job.groups.get_mut(at.group))
+        if let Some(group) = self.jobs.get_mut(at.job).and_then(|job| job.groups.get_mut(at.group))
         {
             group.fresh.remove_range(first, end);
         }
@@ -86,7 +86,7 @@ impl State {
     }
 
     fn hold(&mut self, placement: Placement, at: GroupAt, count: u32) {
-        let Some(group) = self.jobs.get(&at.job).and_then(|job| job.groups.get(at.group)) else {
+        let Some(group) = self.jobs.get(at.job).and_then(|job| job.groups.get(at.group)) else {
             return;
         };
         let shape = self.shapes.get(group.shape);

@@ -54,7 +54,7 @@ impl State {
             .jobs
             .iter()
             .filter(|(_, job)| job.queue == id)
-            .map(|(id, job)| (*id, job.tasks()))
+            .map(|(id, job)| (id, job.tasks()))
             .collect();
         let mut ended: u64 = 0;
         for (job, tasks) in jobs {

@@ -12,7 +12,7 @@ use crate::command::{
     RetryPolicy, RetryRule,
 };
 use crate::event::{AttemptRecord, AttemptState, Event, Next};
-use crate::job::{FinishedJob, Group, Job, TaskState};
+use crate::job::{FinishedJob, Group, Job, TaskState, Terms};
 use crate::state::{GroupAt, State};
 use crate::task::{Attempt, Phase, Task};
 
@@ -54,11 +54,11 @@ impl State {
 
     /// Ends a task's live attempt: gives back what it held and decides what becomes of the task.
     pub(super) fn end_attempt(&mut self, id: TaskId, ending: Ending, events: &mut Vec<Event>) {
-        let Some(group_at) = self.jobs.get(&id.job).and_then(|job| job.group_of(id.index)) else {
+        let Some(group_at) = self.jobs.get(id.job).and_then(|job| job.group_of(id.index)) else {
             return;
         };
         let at = GroupAt { job: id.job, group: group_at };
-        let Some(group) = self.jobs.get(&id.job).and_then(|job| job.groups.get(group_at)) else {
+        let Some(group) = self.jobs.get(id.job).and_then(|job| job.groups.get(group_at)) else {
             return;
         };
         let Some(task) = self.tasks.get_mut(&id) else {
@@ -70,7 +70,7 @@ impl State {
         let attempt_id = task.latest(id);
         let state = if attempt.stop.is_some() { AttemptState::Cancelled } else { ending.state };
         let ended = Judged { attempt: attempt_id, state, failure: ending.failure, at: self.steady };
-        let verdict = judge(task, &group.retry, ended);
+        let verdict = judge(task, &group.terms.retry, ended);
         self.release(id, at, &attempt);
         match verdict.next {
             Next::Queued => self.set_phase(id, at, Phase::Queued { since: self.steady }),
@@ -92,7 +92,7 @@ impl State {
     }
 
     fn release(&mut self, id: TaskId, at: GroupAt, attempt: &Attempt) {
-        let Some(group) = self.jobs.get(&at.job).and_then(|job| job.groups.get(at.group)) else {
+        let Some(group) = self.jobs.get(at.job).and_then(|job| job.groups.get(at.group)) else {
             return;
         };
         let shape = self.shapes.get(group.shape);
@@ -104,19 +104,20 @@ impl State {
 
     /// Lets a job leave the state if none of its tasks is live any more.
     pub(super) fn finish_if_over(&mut self, id: JobId, events: &mut Vec<Event>) {
-        if self.jobs.get(&id).is_none_or(|job| job.live > 0) {
+        if self.jobs.get(id).is_none_or(|job| job.live > 0) {
             return;
         }
-        let Some(job) = self.jobs.remove(&id) else {
+        let Some(job) = self.jobs.remove(id) else {
             return;
         };
         let counts = job.counts();
         let (submitted_at, started_at) = (job.submitted_at, job.started_at);
-        let (failed, cancelled) = (job.failed.clone(), job.cancelled.clone());
-        let shapes: Vec<_> = job.groups.iter().map(|group| group.shape).collect();
+        let (failed, cancelled) = (job.failed().clone(), job.cancelled().clone());
         let spec = self.spec_of(&job);
-        for shape in shapes {
-            self.shapes.release(shape);
+        self.submitters.release(&job.submitter);
+        for group in &job.groups {
+            self.shapes.release(group.shape);
+            self.terms.release(&group.terms);
         }
         events.push(Event::JobFinished(Box::new(FinishedJob {
             id,
@@ -141,24 +142,25 @@ impl State {
                 .map(|queue| queue.spec.name.clone())
                 .unwrap_or_default(),
             priority: job.priority,
-            labels: job.labels.clone(),
-            submitter: job.submitter.clone(),
-            retry_of: job.retry_of,
+            labels: job.labels().clone(),
+            submitter: job.submitter.as_ref().clone(),
+            retry_of: job.retry_of(),
             groups: job.groups.iter().map(|group| self.group_spec(group)).collect(),
         }
     }
 
     fn group_spec(&self, group: &Group) -> GroupSpec {
+        let Terms { name, is_array, estimate, timeout, retry, parallel_max } = group.terms.as_ref();
         GroupSpec {
-            name: group.name.clone(),
+            name: name.clone(),
             array: group.array.clone(),
-            is_array: group.is_array,
+            is_array: *is_array,
             action: Arc::clone(&group.action),
             shape: self.shape(group.shape).as_ref().clone(),
-            estimate: group.estimate,
-            timeout: group.timeout,
-            retry: group.retry.clone(),
-            parallel_max: group.parallel_max,
+            estimate: *estimate,
+            timeout: *timeout,
+            retry: retry.clone(),
+            parallel_max: *parallel_max,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::command::{
     GroupSpec, IdempotencyKey, JobSpec, Outcome, Rejection, Reply, RetryPolicy, SubmitJobs,
 };
 use crate::event::Event;
-use crate::job::{Counts, Group, Job, Slot};
+use crate::job::{Group, Job, Rare, Slot, Tally, Terms};
 use crate::state::{GroupAt, KeyUse, State};
 
 impl State {
@@ -107,57 +107,50 @@ impl State {
 
     fn take_in(&mut self, id: JobId, spec: &JobSpec) {
         let queue = *self.queue_names.get(&spec.queue).expect("admitted jobs name known queues");
-        let mut first = 0;
-        let groups: Vec<Group> = spec
-            .groups
-            .iter()
-            .map(|group| {
-                let shape = self.shapes.acquire(&group.shape);
-                let group = fresh_group(group, shape, first);
-                first = group.end();
-                group
-            })
-            .collect();
-        let job = Job {
-            name: spec.name.clone(),
-            queue,
-            priority: spec.priority,
-            labels: spec.labels.clone(),
-            submitter: spec.submitter.clone(),
-            retry_of: spec.retry_of,
-            submitted_at: self.now,
-            ready_at: self.steady,
-            started_at: None,
-            failed: RangeSet::default(),
-            cancelled: RangeSet::default(),
-            live: 0,
-            groups,
-        };
+        let job = self.fresh_job(spec, queue);
         let sizes: Vec<u64> = job.groups.iter().map(|group| group.fresh.len()).collect();
         self.jobs.insert(id, Box::new(job));
         for (group, tasks) in sizes.into_iter().enumerate() {
             self.shift(GroupAt { job: id, group }, None, Slot::Queued, tasks);
         }
     }
-}
 
-/// A group none of whose tasks was tried.
-pub(crate) fn fresh_group(spec: &GroupSpec, shape: crate::ShapeId, first: u32) -> Group {
-    let tasks = u32::try_from(spec.array.len()).unwrap_or(u32::MAX);
-    Group {
-        name: spec.name.clone(),
-        array: spec.array.clone(),
-        is_array: spec.is_array,
-        action: Arc::clone(&spec.action),
-        shape,
-        estimate: spec.estimate,
-        timeout: spec.timeout,
-        retry: spec.retry.clone(),
-        parallel_max: spec.parallel_max,
-        first,
-        tasks,
-        fresh: RangeSet::from_range(first, first.saturating_add(tasks)),
-        counts: Counts::default(),
+    /// A job none of whose tasks was tried or counted, submitted now.
+    pub(crate) fn fresh_job(&mut self, spec: &JobSpec, queue: QueueId) -> Job {
+        let mut first = 0;
+        let mut groups = Vec::with_capacity(spec.groups.len());
+        for group in &spec.groups {
+            let group = self.fresh_group(group, first);
+            first = group.end();
+            groups.push(group);
+        }
+        let rare = Rare { labels: spec.labels.clone(), retry_of: spec.retry_of, ..Rare::default() };
+        Job {
+            name: spec.name.clone(),
+            submitter: self.submitters.acquire(spec.submitter.clone()),
+            queue,
+            priority: spec.priority,
+            submitted_at: self.now,
+            ready_at: self.steady,
+            started_at: None,
+            live: 0,
+            rare: rare.kept(),
+            groups: groups.into(),
+        }
+    }
+
+    fn fresh_group(&mut self, spec: &GroupSpec, first: u32) -> Group {
+        let tasks = u32::try_from(spec.array.len()).unwrap_or(u32::MAX);
+        Group {
+            array: spec.array.clone(),
+            action: Arc::clone(&spec.action),
+            terms: self.terms.acquire(Terms::of(spec)),
+            shape: self.shapes.acquire(&spec.shape),
+            first,
+            tasks,
+            fresh: RangeSet::from_range(first, first.saturating_add(tasks)),
+            tally: Tally::default(),
+        }
     }
 }
 

@@ -19,7 +19,7 @@ impl State {
             if until > self.steady {
                 return;
             }
-            let group = self.jobs.get(&id.job).and_then(|job| job.group_of(id.index));
+            let group = self.jobs.get(id.job).and_then(|job| job.group_of(id.index));
             let group = group.expect("waiting tasks belong to live jobs");
             self.set_phase(
                 id,

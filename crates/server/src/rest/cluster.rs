@@ -66,8 +66,8 @@ fn load(view: &View<'_>, totals: &Totals) -> Option<Load> {
     let mut without = 0_u64;
     for (_, job) in view.state.jobs().take(JOBS_MAX) {
         for group in &job.groups {
-            let live = group.counts.live();
-            match group.estimate {
+            let live = group.counts().live();
+            match group.terms.estimate {
                 Some(estimate) => {
                     known += live;
                     let cpus = Amount(view.state.shape(group.shape).need.cpu_millis).as_f64();

@@ -176,7 +176,7 @@ impl Filter {
             name: &job.name,
             queue: view.state.queue(job.queue).map_or("", |queue| &queue.spec.name),
             submitter: &job.submitter,
-            labels: &job.labels,
+            labels: job.labels(),
         })
     }
 
@@ -247,7 +247,7 @@ pub(super) async fn show_job(
             let mut told = present::live_job(view.state, id, job);
             told.groups = present::live_groups(view.state, job);
             told.spec = with_spec.then(|| present::spec(&view.state.spec_of(job)));
-            Some((told, job.failed.clone()))
+            Some((told, job.failed().clone()))
         })
         .await?;
     let (mut told, failed) = match found {

@@ -43,12 +43,12 @@ pub(crate) fn live_job(state: &State, id: JobId, job: &job::Job) -> Job {
         tasks: u64::from(job.tasks()),
         counts: job.counts().into(),
         priority: job.priority,
-        labels: labels(&job.labels),
+        labels: labels(job.labels()),
         submitter: job.submitter.to_string(),
         submitted_at: Moment(job.submitted_at),
         started_at: job.started_at.map(Moment),
         finished_at: None,
-        retry_of: job.retry_of.map(|id| id.0),
+        retry_of: job.retry_of().map(|id| id.0),
         ..Job::default()
     }
 }
@@ -62,11 +62,11 @@ pub(crate) fn live_groups(state: &State, job: &job::Job) -> Vec<Group> {
     job.groups
         .iter()
         .map(|group| Group {
-            name: group.name.to_string(),
+            name: group.terms.name.to_string(),
             first: group.first,
             tasks: group.array.len(),
-            counts: group.counts.into(),
-            array: group.is_array.then(|| group.array.to_string()),
+            counts: group.counts().into(),
+            array: group.terms.is_array.then(|| group.array.to_string()),
             need: Amounts::from(&state.shape(group.shape).need),
         })
         .collect()
@@ -156,8 +156,8 @@ pub(crate) fn live_task(view: &View<'_>, id: TaskId) -> Option<Task> {
         job: id.job.0,
         job_name: job.name.to_string(),
         index: id.index,
-        group: group.name.to_string(),
-        array_index: group.array_index(id.index).filter(|_| group.is_array),
+        group: group.terms.name.to_string(),
+        array_index: group.array_index(id.index).filter(|_| group.terms.is_array),
         ..Task::default()
     };
     match state.standing(id)? {
@@ -225,7 +225,7 @@ pub(crate) fn finished_task(job: &FinishedJob, index: u32) -> Option<Task> {
 
 /// The live attempt of a task.
 pub(crate) fn live_attempt(view: &View<'_>, id: AttemptId, attempt: &task::Attempt) -> Attempt {
-    let group = view.state.group(id.task).map(|group| group.name.to_string());
+    let group = view.state.group(id.task).map(|group| group.terms.name.to_string());
     Attempt {
         id: id.to_string(),
         task: id.task.to_string(),

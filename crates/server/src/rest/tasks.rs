@@ -87,7 +87,7 @@ impl Filter {
         }
         let state = present::live_state(view, id);
         state.is_some_and(|state| {
-            self.admits(state, || view.state.group(id).map(|group| &*group.name))
+            self.admits(state, || view.state.group(id).map(|group| &*group.terms.name))
         })
     }
 }
@@ -254,7 +254,7 @@ pub(super) async fn attempts(app: &App, id: TaskId) -> Answer<Vec<Attempt>> {
                 let attempt = task.attempt()?;
                 Some(present::live_attempt(view, task.latest(id), attempt))
             });
-            let group = view.state.group(id).map(|group| group.name.to_string());
+            let group = view.state.group(id).map(|group| group.terms.name.to_string());
             (live, group)
         })
         .await?;
