@@ -338,6 +338,8 @@ fn own_host(config: &ServerConfig) -> Option<String> {
 
 /// Passes requests on to the leader. Nothing between servers goes through a proxy.
 fn forwarder() -> Result<reqwest::Client, StartError> {
+    // Somebody else in this process may have installed one; any will do.
+    drop(rustls::crypto::ring::default_provider().install_default());
     let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true);
     let client =
         client.connect_timeout(FORWARD_CONNECT).redirect(reqwest::redirect::Policy::none());
