@@ -154,7 +154,7 @@ async fn carry_out(
     let ids: Vec<u64> = reply.jobs.iter().map(|job| job.id).collect();
     let see_through = async {
         match ids.as_slice() {
-            [id] if asked.single => single(client, *id).await,
+            [id] if asked.single => single(app, client, *id).await,
             [id] if !asked.from_file => several(app, client, *id).await,
             _ => file(app, client, &reply.jobs).await,
         }
@@ -219,7 +219,7 @@ async fn create_queues(app: &App, client: &Client, jobs: &[JobFile]) -> Result<(
 }
 
 /// Runs one command as if there were nothing in between.
-async fn single(client: &Client, job: u64) -> Result<u8> {
+async fn single(app: &App, client: &Client, job: u64) -> Result<u8> {
     let streams = vec![Stream::Stdout, Stream::Stderr];
     let style = logs::Style { streams, tail: None, prefix: false, safe: false };
     let task = logs::follow_task(client, &format!("{job}.0"), &style).await?;
@@ -233,6 +233,12 @@ async fn single(client: &Client, job: u64) -> Result<u8> {
             ));
         }
     };
+    if matches!(failure.kind, FailureKind::Exit | FailureKind::Signal)
+        && !failure.message.is_empty()
+    {
+        // Not its own doing: it used too much memory.
+        app.screen().remark(&clean(&failure.to_string()));
+    }
     let code = u8::try_from(failure.code.unwrap_or(1)).unwrap_or(exit::FAILED);
     match failure.kind {
         FailureKind::Exit => Ok(code),

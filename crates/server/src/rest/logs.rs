@@ -34,8 +34,8 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Reads the output of a task, as far as it is kept.
 ///
-/// `X-Log-Offset` is the place of the first byte in the attempt's whole output, `X-Log-Skipped` how many bytes before it the output
-/// limit dropped, `X-Log-Source` either `worker` or, when the node is gone, `record`: the last bytes only.
+/// What the output limit dropped in the middle is replaced by a line that says how much it was. `X-Log-Offset` is the place of the
+/// first byte in the attempt's whole output, `X-Log-Skipped` how many bytes before it were dropped, `X-Log-Source` either `worker` or, when the node is gone, `record`: the last bytes only.
 #[utoipa::path(get, path = "/v1/tasks/{id}/logs", tag = "tasks", operation_id = "taskLogs",
     params(("id" = String, Path, description = "The task's id.", example = "17.3", pattern = "^[0-9]{1,18}[.][0-9]{1,9}$"), LogQuery), responses(
     (status = 200, description = "The output.", body = String, content_type = "text/plain"),
@@ -345,11 +345,20 @@ fn chunks(
     let rest = futures_util::stream::unfold(Some((read, place)), |read| async move {
         let (mut read, place) = read?;
         match read.next().await? {
-            Ok(chunk) => Some((Ok(chunk.data), Some((read, place)))),
+            Ok(chunk) => Some((Ok(marked(chunk)), Some((read, place)))),
             Err(failed) => Some((Err(std::io::Error::other(format!("{failed:?}"))), None)),
         }
     });
     futures_util::stream::iter(first.map(Ok)).chain(rest)
+}
+
+/// A part of an output, behind a line that says what is missing before it: what was dropped in the middle must not look like one piece.
+fn marked(chunk: crate::gateway::Chunk) -> Bytes {
+    if chunk.skipped == 0 {
+        return chunk.data;
+    }
+    let mark = format!("\n[… {} bytes were dropped by the output limit …]\n", chunk.skipped);
+    Bytes::from([mark.as_bytes(), &chunk.data].concat())
 }
 
 fn wire_stream(stream: Stream) -> pb::OutputStream {
