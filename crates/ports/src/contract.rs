@@ -1,7 +1,16 @@
 //! The contract of a [`ReplicatedLog`], as tests that every implementation runs.
 //!
-//! Each function drives a log that leads, the way the event loop of a server does, and panics if the log breaks its word. An
+//! [`run`] makes a whole cluster of them, with a simulated clock, network and disks, and everything that goes wrong with those. The
+//! other functions drive one log that leads, the way the event loop of a server does, and panic if the log breaks its word; an
 //! implementation calls them from its own tests with a log that may propose at once.
+
+mod chance;
+mod cluster;
+mod disk;
+mod faults;
+mod net;
+mod oracle;
+mod promises;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,6 +20,10 @@ use rota_types::LogIndex;
 use crate::{
     Committed, EntryBytes, Frame, FrameSeq, LogStatus, ProposeRefused, ReadId, ReplicatedLog,
 };
+
+pub use cluster::{Options, Protocol, Report};
+pub use faults::{Faults, run};
+pub use net::{Shape, Weather};
 
 /// Drives a log and remembers what it promised.
 struct Driver<L> {

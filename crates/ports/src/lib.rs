@@ -11,7 +11,7 @@ use rota_types::{LogIndex, ServerId};
 pub mod contract;
 mod members;
 
-pub use members::{Change, ChangeRefused, MemberStatus, Members, Role, SnapshotMeta};
+pub use members::{Change, ChangeRefused, MEMBERS_MAX, MemberStatus, Members, Role, SnapshotMeta};
 
 /// Bytes of one log entry: an encoded batch of commands with its time stamps. The log neither reads nor changes them.
 pub type EntryBytes = Arc<[u8]>;
@@ -210,6 +210,17 @@ impl LogEntry {
     pub fn command(bytes: EntryBytes) -> Self {
         Self { term: 0, kind: EntryKind::Command, bytes }
     }
+}
+
+/// What a log finds when it starts: what its frames have left in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// The snapshot that the state machine starts from; index 0 if there is none.
+    pub snapshot: SnapshotMeta,
+    /// The entries behind it.
+    pub entries: Vec<LogEntry>,
+    /// The protocol's own memory.
+    pub state: Option<Arc<[u8]>>,
 }
 
 /// Whose entry it is.

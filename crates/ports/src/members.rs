@@ -2,6 +2,9 @@
 
 use rota_types::{LogIndex, ServerId};
 
+/// How many members a cluster has at most.
+pub const MEMBERS_MAX: usize = 32;
+
 /// The servers that decide, and those that only listen. Lists are in order of the ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rota_core::State;
 use rota_core::command::Entry;
 use rota_core::image::BadImage;
-use rota_ports::{EntryKind, SnapshotMeta};
+use rota_ports::{EntryKind, LogEntry, SnapshotMeta, Stored};
 use rota_types::{LogIndex, ServerId};
 
 use crate::disk::{DirLock, Disk};
@@ -110,11 +110,22 @@ impl Recovered {
         self.snapshot.as_ref().map_or_else(SnapshotMeta::default, |found| found.meta().clone())
     }
 
-    /// The entries behind that snapshot, in order, for a log that decides by itself which of them are committed. In a log of one
-    /// server all are: see [`entries`](Self::entries).
+    /// The entries behind that snapshot, in order.
     #[must_use]
     pub fn tail(&self) -> Entries {
         self.wal.replay(self.start().next())
+    }
+
+    /// What a replicated log starts from. Such a log decides by itself which entries are committed, and hands those out again; in a log
+    /// of one server all are, see [`entries`](Self::entries).
+    ///
+    /// # Errors
+    /// If the log can't be read any more.
+    pub fn stored(&self) -> Result<Stored, StoreError> {
+        let entries: Result<Vec<LogEntry>, StoreError> =
+            self.tail().map(|entry| entry.map(|(_, entry)| entry)).collect();
+        let state = self.wal.protocol_state();
+        Ok(Stored { snapshot: self.snapshot_meta(), entries: entries?, state })
     }
 
     /// The entries to apply to that state, in order, in a log of one server.

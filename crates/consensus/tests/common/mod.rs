@@ -1,0 +1,22 @@
+//! The protocols as the contract's clusters are made of them.
+
+use rota_consensus::raft::{RaftConfig, RaftLog, founding_frame};
+use rota_ports::contract::Protocol;
+use rota_ports::{Frame, Stored};
+use rota_types::{LogIndex, ServerId};
+
+/// Raft, with short memories: servers that are behind need images.
+pub(crate) struct Raft;
+
+impl Protocol for Raft {
+    type Log = RaftLog;
+
+    fn founding_frame(founders: &[ServerId]) -> Frame {
+        founding_frame(LogIndex(0), founders)
+    }
+
+    fn open(id: ServerId, seed: u64, stored: Stored) -> RaftLog {
+        let config = RaftConfig { tail_bytes: 1_000, ..RaftConfig::new(id, seed) };
+        RaftLog::new(config, stored).expect("what the log stored itself")
+    }
+}

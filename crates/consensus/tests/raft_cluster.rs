@@ -1,0 +1,53 @@
+//! Clusters of Raft logs under simulated faults.
+
+mod common;
+
+use common::Raft;
+use rota_ports::contract::{Faults, Options, Report, Weather, run};
+
+fn run_all(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Report {
+    let mut sum = Report::default();
+    for seed in seeds {
+        sum.add(&run::<Raft>(options(seed)).unwrap_or_else(|error| panic!("{error}")));
+    }
+    sum
+}
+
+#[test]
+fn faulty_clusters_keep_the_contract_and_recover() {
+    let sum = run_all(0..400, Options::of);
+    // A run in which nothing happened proves nothing.
+    let Report { acknowledged, reads, elections, crashes, partitions, .. } = sum;
+    assert!(acknowledged > 50_000 && reads > 30_000, "{sum:?}");
+    assert!(elections > 500 && crashes > 500 && partitions > 400, "{sum:?}");
+    assert!(sum.pauses > 100 && sum.installs > 30 && sum.changes > 100, "{sum:?}");
+    assert!(sum.transfers > 50, "{sum:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..20 {
+        let twice = [run::<Raft>(Options::of(seed)), run::<Raft>(Options::of(seed))];
+        assert_eq!(twice[0], twice[1], "seed {seed}");
+    }
+}
+
+/// A lease must end when a hand-over begins, also for confirmations that are under way.
+#[test]
+fn a_lease_is_not_renewed_during_a_hand_over() {
+    run::<Raft>(Options::of(816)).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn a_healthy_cluster_elects_once_and_serves() {
+    let quiet = |seed| Options {
+        faults: Faults::default(),
+        weather: Weather::default(),
+        ..Options::of(seed)
+    };
+    for seed in 0..30 {
+        let report = run_all(seed..seed + 1, quiet);
+        assert_eq!(report.elections, 1, "seed {seed}");
+        assert!(report.recovery_micros < 100_000, "{report:?}");
+    }
+}

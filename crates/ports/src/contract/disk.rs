@@ -1,0 +1,157 @@
+//! The disk of a simulated server: what is synced, what a crash may keep, and images of the state.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rota_types::LogIndex;
+
+use super::chance::{Chance, fold};
+use crate::{Frame, FrameSeq, LogEntry, SnapshotMeta, Stored};
+
+/// The state machine of a simulated server: everything that was applied, as one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Machine {
+    pub(super) index: u64,
+    pub(super) digest: u64,
+}
+
+impl Machine {
+    /// Applies the next entry.
+    pub(super) fn apply(&mut self, index: LogIndex, entry: Option<&[u8]>) {
+        self.index = index.0;
+        if let Some(bytes) = entry {
+            self.digest = fold(self.digest ^ index.0, bytes);
+        }
+    }
+}
+
+/// A stored image of the state.
+#[derive(Clone, Debug)]
+pub(super) struct Image {
+    pub(super) meta: SnapshotMeta,
+    pub(super) machine: Machine,
+    pub(super) installed: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// The index before the first entry.
+    before: u64,
+    entries: Vec<LogEntry>,
+    state: Option<Arc<[u8]>>,
+    image: Option<Image>,
+    unsynced: VecDeque<Frame>,
+}
+
+impl Disk {
+    pub(super) fn last(&self) -> u64 {
+        self.before + self.entries.len() as u64
+    }
+
+    fn get(&self, index: u64) -> Option<&LogEntry> {
+        let at = index.checked_sub(self.before)?.checked_sub(1)?;
+        self.entries.get(usize::try_from(at).ok()?)
+    }
+
+    pub(super) fn append(&mut self, frame: Frame) {
+        self.unsynced.push_back(frame);
+    }
+
+    /// The last frame that was written.
+    pub(super) fn written(&self) -> Option<FrameSeq> {
+        self.unsynced.back().map(|frame| frame.seq)
+    }
+
+    /// Makes frames up to `frame` durable.
+    ///
+    /// # Errors
+    /// If a frame does not fit behind what is there.
+    pub(super) fn sync(&mut self, frame: FrameSeq) -> Result<(), String> {
+        while let Some(frame) = self.unsynced.pop_front_if(|unsynced| unsynced.seq <= frame) {
+            self.take(frame)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, frame: Frame) -> Result<(), String> {
+        let first = frame.first.0;
+        if frame.reset {
+            self.before = first - 1;
+            self.entries.clear();
+            if self.image.as_ref().is_none_or(|image| image.meta.index.0 < self.before) {
+                return Err(format!("a reset to entry {first} without an image"));
+            }
+        }
+        if !(self.before + 1..=self.last() + 1).contains(&first) {
+            return Err(format!("a frame starts at {first}, the log ends at {}", self.last()));
+        }
+        self.entries.truncate(usize::try_from(first - self.before - 1).unwrap_or(usize::MAX));
+        self.entries.extend(frame.entries);
+        if frame.state.is_some() {
+            self.state = frame.state;
+        }
+        Ok(())
+    }
+
+    /// Loses what was not synced, but for some of the oldest.
+    pub(super) fn crash(&mut self, chance: &mut Chance) -> Result<(), String> {
+        let kept = chance.below(self.unsynced.len() as u64 + 1);
+        for _ in 0..kept {
+            if let Some(frame) = self.unsynced.pop_front() {
+                self.take(frame)?;
+            }
+        }
+        self.unsynced.clear();
+        Ok(())
+    }
+
+    /// Stores an image, durably, if it is newer than what is there.
+    pub(super) fn store(&mut self, image: Image) {
+        let is_newer = self.image.as_ref().is_none_or(|own| own.meta.index < image.meta.index);
+        if is_newer {
+            self.image = Some(image);
+        }
+    }
+
+    pub(super) fn image(&self) -> Option<&Image> {
+        self.image.as_ref()
+    }
+
+    /// Drops entries that the image covers, but for `tail` of them.
+    pub(super) fn truncate_before(&mut self, tail: u64) {
+        let Some(covered) = self.image.as_ref().map(|image| image.meta.index.0) else { return };
+        let upto = covered.saturating_sub(tail).min(self.last());
+        if upto > self.before {
+            let count = usize::try_from(upto - self.before).unwrap_or(0);
+            self.entries.drain(..count);
+            self.before = upto;
+        }
+    }
+
+    /// Whether the entry at `index` is durable here: in the log with these bytes, or in the image.
+    pub(super) fn holds(&self, index: u64, bytes: &[u8]) -> bool {
+        let in_image = self.image.as_ref().is_some_and(|image| image.meta.index.0 >= index);
+        in_image || self.get(index).is_some_and(|entry| *entry.bytes == *bytes)
+    }
+
+    /// What a starting server finds, and the state that it begins with.
+    pub(super) fn recover(&mut self) -> (Stored, Machine) {
+        let state = self.state.clone();
+        let Some(Image { meta, machine, installed }) = self.image.clone() else {
+            let stored =
+                Stored { snapshot: SnapshotMeta::default(), entries: self.entries.clone(), state };
+            return (stored, Machine::default());
+        };
+        let index = meta.index.0;
+        let agrees =
+            index == self.before || self.get(index).is_some_and(|own| own.term == meta.term);
+        if installed && index > self.before && !agrees {
+            // The crash came between storing the image and emptying the log.
+            self.before = index;
+            self.entries.clear();
+        }
+        let covered = usize::try_from(index.saturating_sub(self.before)).unwrap_or(usize::MAX);
+        let entries = self.entries.get(covered..).unwrap_or_default().to_vec();
+        (Stored { snapshot: meta, entries, state }, machine)
+    }
+}
