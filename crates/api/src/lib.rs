@@ -27,6 +27,13 @@
 //! | `DELETE /v1/queues/{name}` | → 204 |
 //! | `GET /v1/cluster/stats` | → [`ClusterStats`] |
 //! | `GET /v1/events` | [`EventQuery`] → server-sent events: `id:` is `index:seq`, `event:` the type, `data:` an [`Event`] |
+//! | `GET /v1/tokens` | → [`TokenList`] |
+//! | `POST /v1/tokens` | [`TokenRequest`] → 201 [`NewToken`] |
+//! | `DELETE /v1/tokens/{id}` | → 204 |
+//! | `POST /v1/join` with a token for joining | [`JoinRequest`] → [`Joined`] |
+//! | `POST /v1/renew` with a worker's certificate | [`RenewRequest`] → [`Joined`] |
+//! | `GET /v1/whoami` | → [`Whoami`] |
+//! | `GET /v1/audit` | [`PageQuery`] → [`Page`] of [`AuditRecord`], the newest first |
 //! | `GET /v1/version`, `/healthz`, `/readyz` | → [`Version`], [`Health`] |
 //! | `GET /problems/{code}` | → the explanation of an [`ErrorCode`] |
 
@@ -45,6 +52,7 @@ mod server;
 mod spec;
 mod state;
 pub mod suggest;
+mod token;
 mod tree;
 mod validate;
 
@@ -77,6 +85,10 @@ pub use server::{
 };
 pub use spec::{BACKOFF_DEFAULT, GRACE_DEFAULT, JITTER_DEFAULT, into_spec, tasks_of};
 pub use state::{AttemptState, JobState, TaskState};
+pub use token::{
+    AuditRecord, JoinRequest, Joined, NewToken, RenewRequest, Secret, Token, TokenList,
+    TokenRequest, TokenRole, Whoami,
+};
 pub use tree::Format;
 pub use validate::validate;
 

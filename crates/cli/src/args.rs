@@ -5,8 +5,8 @@ use rota_api::Duration;
 
 use crate::bench::BenchArgs;
 use crate::commands::{
-    cluster, completion, config, dev, doctor, event, explain, job, logs, man, node, queue, run,
-    server, submit, task, worker,
+    cluster, completion, config, dev, doctor, event, explain, job, login, logs, man, node, queue,
+    run, server, submit, task, token, worker,
 };
 use crate::output::Format;
 
@@ -21,7 +21,7 @@ use crate::output::Format;
   rota job show last                       how it is going
   rota task explain last                   why it waits
 
-Environment: ROTA_SERVER ROTA_CONTEXT ROTA_OUTPUT ROTA_TIMEOUT ROTA_CONFIG ROTA_LOG NO_COLOR
+Environment: ROTA_SERVER ROTA_CONTEXT ROTA_TOKEN ROTA_CA ROTA_OUTPUT ROTA_TIMEOUT ROTA_CONFIG ROTA_LOG NO_COLOR
 Exit codes: 0 ok, 1 the job failed, 2 usage, 3 rejected, 4 not found, 5 not allowed, 6 no server,
   7 waited too long, 8 conflict, 9 partial, 130 interrupted. `rota run -- CMD` exits like CMD, and
   with 125 for trouble of its own.")]
@@ -108,6 +108,11 @@ pub(crate) enum Command {
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
+    /// Tokens: who may do what, and who may join
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Keep a cluster and a token for it
+    Login(login::LoginArgs),
     /// What becomes true, as it does
     #[command(subcommand)]
     Event(event::EventCommand),

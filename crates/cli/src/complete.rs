@@ -112,8 +112,10 @@ fn ask(
     question: impl AsyncFnOnce(Client) -> Option<Vec<CompletionCandidate>>,
 ) -> Vec<CompletionCandidate> {
     let answer = || {
-        let servers = Config::load(&Global::default()).ok()?.servers.value;
-        let config = ClientConfig { servers, timeout: TIMEOUT, retry: false, submitter: None };
+        let settled = Config::load(&Global::default()).ok()?;
+        let (servers, access) = (settled.servers.value, settled.access);
+        let config =
+            ClientConfig { servers, timeout: TIMEOUT, retry: false, submitter: None, access };
         let client = Client::new(&config).ok()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         runtime.block_on(async { tokio::time::timeout(TIMEOUT, question(client)).await.ok()? })

@@ -1,10 +1,13 @@
 //! Which server to talk to and how: flags, then environment, then the context of the configuration file, then defaults.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rota_api::ErrorCode;
+use rota_api::{ErrorCode, Secret};
+use rota_client::Access;
 use serde::{Deserialize, Serialize};
 
 use crate::args::Global;
@@ -32,6 +35,10 @@ struct ConfigFile {
 struct Context {
     /// One address, or several separated by commas.
     server: Option<String>,
+    /// The certificate of the cluster's authority: a file; relative to the configuration file.
+    ca: Option<PathBuf>,
+    /// Proves who one is. Nobody else may read the file then.
+    token: Option<Secret>,
     /// The default of `--output`.
     output: Option<Format>,
     /// The default of `--timeout`.
@@ -68,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) servers: Setting<Vec<String>>,
     pub(crate) output: Setting<Format>,
     pub(crate) timeout: Setting<Duration>,
+    /// How to prove who one is, and whom to believe.
+    pub(crate) access: Access,
 }
 
 impl Config {
@@ -84,8 +93,71 @@ impl Config {
             Some(path) => read(path, variable("ROTA_CONFIG").is_some())?,
             None => ConfigFile::default(),
         };
-        settle(global, &variable, path, &file)
+        let mut config = settle(global, &variable, path, &file)?;
+        let named = config.context.as_ref().and_then(|context| file.context.get(&context.value));
+        let beside = config.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let ca = variable("ROTA_CA").map(PathBuf::from);
+        let ca = ca.or_else(|| Some(beside.join(named?.ca.as_ref()?)));
+        if let Some(ca) = ca {
+            let pem = std::fs::read_to_string(&ca).map_err(|error| Trouble::file(&ca, &error))?;
+            config.access.authority = Some(pem);
+        }
+        Ok(config)
     }
+}
+
+/// What `rota login` keeps.
+pub(crate) struct Kept<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) servers: &'a [String],
+    pub(crate) authority: Option<String>,
+    pub(crate) token: &'a str,
+}
+
+/// Writes a context into the configuration file and makes it the current one. What else is there stays, but for comments.
+pub(crate) fn keep(path: &Path, kept: &Kept<'_>) -> Result<()> {
+    let failed = |error: std::io::Error| Trouble::file(path, &error);
+    // Says what is wrong with the file, if anything is.
+    read(path, false)?;
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        read => read.map_err(failed)?,
+    };
+    let mut file: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let dir = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(dir).map_err(failed)?;
+    let mut context = toml::Table::new();
+    context.insert("server".to_owned(), kept.servers.join(",").into());
+    if let Some(authority) = &kept.authority {
+        let ca = format!("{}-ca.pem", kept.name);
+        write_private(&dir.join(&ca), authority).map_err(failed)?;
+        context.insert("ca".to_owned(), ca.into());
+    }
+    context.insert("token".to_owned(), kept.token.into());
+    file.insert("current".to_owned(), kept.name.into());
+    let contexts = file.entry("context").or_insert_with(|| toml::Table::new().into());
+    if let Some(contexts) = contexts.as_table_mut() {
+        let known = contexts.entry(kept.name).or_insert_with(|| toml::Table::new().into());
+        if let Some(known) = known.as_table_mut() {
+            known.extend(context);
+        }
+    }
+    write_private(path, &file.to_string()).map_err(failed)
+}
+
+/// Writes a file that nobody else may read, beside its place first.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let beside = path.with_extension("new");
+    if let Err(error) = std::fs::remove_file(&beside)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        return Err(error);
+    }
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(&beside)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
 }
 
 /// Who uses this command line, as far as the environment says so in plain characters.
@@ -115,13 +187,24 @@ fn read(path: &Path, required: bool) -> Result<ConfigFile> {
         }
         Err(error) => return Err(Trouble::file(path, &error)),
     };
-    toml::from_str(&text).map_err(|error| {
+    let parsed: Result<ConfigFile> = toml::from_str(&text).map_err(|error| {
         let line = error
             .span()
             .map_or(1, |span| text.get(..span.start).map_or(1, |text| text.lines().count()));
         let message = format!("{}:{}: {}", path.display(), line.max(1), error.message());
         Trouble::new(ErrorCode::InvalidConfig, message)
-    })
+    });
+    let file = parsed?;
+    let mode = std::fs::metadata(path).map_or(0, |found| found.permissions().mode()) & 0o777;
+    if mode & 0o077 != 0 && file.context.values().any(|context| context.token.is_some()) {
+        let message = format!("{} holds a token and can be read by others", path.display());
+        let hint = format!(
+            "run `chmod 600 {}`; if others may have read it, revoke the token",
+            path.display()
+        );
+        return Err(Trouble::new(ErrorCode::InvalidConfig, message).hint(hint));
+    }
+    Ok(file)
 }
 
 fn settle(
@@ -151,6 +234,7 @@ fn settle(
         .or_else(|| env("ROTA_SERVER"))
         .or_else(|| context.server.clone().map(|value| Setting { value, origin: from_file() }))
         .unwrap_or_else(|| Setting { value: DEFAULT_SERVER.to_owned(), origin: Origin::Default });
+    let token = variable("ROTA_TOKEN").map(Secret).or_else(|| context.token.clone());
     let servers = server.value.split(',').map(str::trim).filter(|part| !part.is_empty());
     Ok(Config {
         servers: Setting { value: servers.map(str::to_owned).collect(), origin: server.origin },
@@ -158,6 +242,7 @@ fn settle(
         timeout: timeout(global, &env, context.timeout, from_file())?,
         context: named,
         path,
+        access: Access { authority: None, token },
     })
 }
 

@@ -50,6 +50,7 @@ impl Local {
             timeout: Duration::from_secs(30),
             retry: true,
             submitter: crate::config::user(),
+            access: rota_client::Access::default(),
         })?;
         let (shutdown, told) = watch::channel(Shutdown::No);
         let count = config.workers.max(1);

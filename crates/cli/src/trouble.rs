@@ -103,6 +103,15 @@ impl From<Problem> for Trouble {
     }
 }
 
+impl From<rota_identity::IdentityError> for Trouble {
+    fn from(error: rota_identity::IdentityError) -> Self {
+        let text = error.to_string();
+        let (message, hint) = text.split_once("; ").unwrap_or((&text, ""));
+        let trouble = Self::new(ErrorCode::InvalidConfig, message);
+        if hint.is_empty() { trouble } else { trouble.hint(hint) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,9 +2,10 @@
 
 use reqwest::Method;
 use rota_api::{
-    CancelReply, CancelRequest, ClusterStats, Explain, Health, Job, JobBatch, JobEvents, JobFile,
-    JobQuery, JobShowQuery, Node, Page, PageQuery, Queue, QueueSettings, RetryRequest, SubmitReply,
-    Task, TaskQuery, Validated, Version,
+    AuditRecord, CancelReply, CancelRequest, ClusterStats, Explain, Health, Job, JobBatch,
+    JobEvents, JobFile, JobQuery, JobShowQuery, NewToken, Node, Page, PageQuery, Queue,
+    QueueSettings, RetryRequest, SubmitReply, Task, TaskQuery, TokenList, TokenRequest, Validated,
+    Version, Whoami,
 };
 
 use crate::error::Result;
@@ -208,6 +209,46 @@ impl Client {
     /// If it is not empty, there is none, or no server answers.
     pub async fn remove_queue(&self, name: &str) -> Result<()> {
         self.done(Call::new(Method::DELETE, &queue_path(name, ""))).await
+    }
+
+    /// Makes a token. Sent once: a repeated request would make another one.
+    ///
+    /// # Errors
+    /// If the caller may not, if it is refused, or if no server answers.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken> {
+        self.json(Call::post("/v1/tokens").json(request)).await
+    }
+
+    /// Every token, without what would make it usable.
+    ///
+    /// # Errors
+    /// If the caller may not, or if no server answers.
+    pub async fn tokens(&self) -> Result<TokenList> {
+        self.json(Call::get("/v1/tokens")).await
+    }
+
+    /// Ends a token.
+    ///
+    /// # Errors
+    /// If the caller may not, if there is none, or if no server answers.
+    pub async fn revoke_token(&self, id: &str) -> Result<()> {
+        self.done(Call::new(Method::DELETE, &format!("/v1/tokens/{}", escape(id)))).await
+    }
+
+    /// Who the server says that this is.
+    ///
+    /// # Errors
+    /// If it does not know, or if no server answers.
+    pub async fn whoami(&self) -> Result<Whoami> {
+        self.json(Call::get("/v1/whoami")).await
+    }
+
+    /// One page of requests that changed something, the newest first.
+    ///
+    /// # Errors
+    /// If the caller may not, or if no server answers.
+    pub async fn audit(&self, query: &PageQuery) -> Result<Page<AuditRecord>> {
+        self.json(Call::get("/v1/audit").query(query)).await
     }
 
     /// Numbers about the whole cluster.

@@ -35,6 +35,12 @@ pub enum Error {
         /// What was wrong with it.
         reason: String,
     },
+    /// The caller's own token, certificate or authority is of no use.
+    #[error("{reason}")]
+    Identity {
+        /// Why.
+        reason: String,
+    },
     /// The client was given an address that it can't use.
     #[error("\"{address}\" is not a server's address")]
     InvalidAddress {
@@ -53,6 +59,7 @@ impl Error {
             Self::Timeout { .. } => ErrorCode::RequestTimeout,
             Self::InvalidAnswer { .. } => ErrorCode::InvalidAnswer,
             Self::InvalidAddress { .. } => ErrorCode::Usage,
+            Self::Identity { .. } => ErrorCode::InvalidConfig,
         }
     }
 

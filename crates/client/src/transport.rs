@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
 use rota_api::{ErrorCode, Problem};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::access::Access;
 use crate::error::{Error, Result};
 
 /// How often a call that may be repeated is tried in all.
@@ -36,6 +37,8 @@ pub struct ClientConfig {
     pub retry: bool,
     /// Whose jobs it submits, for lists and the record. A name that no header can carry is left out.
     pub submitter: Option<String>,
+    /// How to prove who one is, and whom to believe.
+    pub access: Access,
 }
 
 /// Talks to the servers of one cluster. Cheap to clone.
@@ -109,8 +112,16 @@ impl Client {
     /// A client of these servers. Connects on the first call.
     ///
     /// # Errors
-    /// If an address can't be used, or there is none.
+    /// If an address, the authority or the token can't be used, or if there is no address.
     pub fn new(config: &ClientConfig) -> Result<Self> {
+        Self::with_tls(config, config.access.tls()?)
+    }
+
+    /// A client that checks servers in this way.
+    pub(crate) fn with_tls(
+        config: &ClientConfig,
+        tls: Option<rustls::ClientConfig>,
+    ) -> Result<Self> {
         // A second installation changes nothing, so its refusal means nothing.
         rustls::crypto::ring::default_provider().install_default().ok();
         let servers =
@@ -118,12 +129,16 @@ impl Client {
         if servers.is_empty() {
             return Err(Error::InvalidAddress { address: String::new() });
         }
-        let mut headers = HeaderMap::new();
+        let mut headers = config.access.header(&servers)?;
         let name = config.submitter.as_deref().map(HeaderValue::from_str);
         if let Some(Ok(name)) = name {
             headers.insert(SUBMITTER, name);
         }
-        let http = reqwest::Client::builder()
+        let mut builder = reqwest::Client::builder();
+        if let Some(tls) = tls {
+            builder = builder.tls_backend_preconfigured(tls);
+        }
+        let http = builder
             .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT.min(config.timeout))
             .user_agent(concat!("rota/", env!("CARGO_PKG_VERSION")))
@@ -257,7 +272,7 @@ pub(crate) fn worth_repeating(error: &Error, repeatable: bool) -> bool {
             Some(ErrorCode::OutcomeUnknown | ErrorCode::ShuttingDown) => repeatable,
             _ => false,
         },
-        Error::InvalidAddress { .. } => false,
+        Error::InvalidAddress { .. } | Error::Identity { .. } => false,
     }
 }
 
@@ -284,7 +299,7 @@ fn base(address: &str) -> Result<String> {
     let full =
         if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     let url = reqwest::Url::parse(&full).map_err(|_| wrong())?;
-    let plain = url.scheme() == "http"
+    let plain = matches!(url.scheme(), "http" | "https")
         && url.has_host()
         && url.query().is_none()
         && url.fragment().is_none();
@@ -338,7 +353,8 @@ mod tests {
     fn addresses_are_completed_and_checked() {
         assert_eq!(base("127.0.0.1:7600"), Ok("http://127.0.0.1:7600".to_owned()));
         assert_eq!(base("http://[::1]:7600/"), Ok("http://[::1]:7600".to_owned()));
-        for wrong in ["", "https://a", "ftp://a", "http://a?b=c", "http://"] {
+        assert_eq!(base("https://a:1"), Ok("https://a:1".to_owned()));
+        for wrong in ["", "ftp://a", "http://a?b=c", "http://"] {
             assert_eq!(
                 base(wrong),
                 Err(Error::InvalidAddress { address: wrong.to_owned() }),

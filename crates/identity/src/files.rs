@@ -4,10 +4,13 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use crate::error::{IdentityError, Result};
 use crate::token::TokenHash;
 
+/// How long a first administrator token waits for a server to take it in.
+const ADMIN_TOKEN_WAITS: Duration = Duration::from_secs(24 * 3600);
 const SECRET: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 const DIRECTORY: u32 = 0o700;
@@ -29,7 +32,7 @@ impl IdentityDir {
     /// The identity of the server or worker whose data is in `data_dir`.
     #[must_use]
     pub fn below(data_dir: &Path) -> Self {
-        Self(data_dir.join("identity"))
+        Self(data_dir.join("credentials"))
     }
 
     /// Where it is.
@@ -50,6 +53,14 @@ impl IdentityDir {
         self.0.join("ca.key").symlink_metadata().is_ok()
     }
 
+    /// The certificate of the cluster's authority, as PEM. Not secret.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn authority(&self) -> Result<String> {
+        self.read_public("ca.pem")
+    }
+
     /// Keeps a first administrator token until a server has taken it in.
     ///
     /// # Errors
@@ -59,12 +70,15 @@ impl IdentityDir {
         self.write_secret("admin-token", text.as_bytes())
     }
 
-    /// The administrator token that waits, if there is one.
+    /// The administrator token that waits, if there is one. After a day it is of no use: a file that was forgotten on a server that
+    /// was down must not bring a token back that was revoked since.
     ///
     /// # Errors
     /// If the file can't be read, is damaged, or can be read by others.
-    pub fn admin_token(&self) -> Result<Option<AdminToken>> {
-        if self.0.join("admin-token").symlink_metadata().is_err() {
+    pub fn admin_token(&self, now: SystemTime) -> Result<Option<AdminToken>> {
+        let Ok(found) = self.0.join("admin-token").symlink_metadata() else { return Ok(None) };
+        let made_at = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        if now.duration_since(made_at).is_ok_and(|age| age > ADMIN_TOKEN_WAITS) {
             return Ok(None);
         }
         let text = self.read_secret("admin-token")?;
@@ -191,14 +205,17 @@ mod tests {
     fn an_administrator_token_waits_until_it_is_removed() {
         let dir = tempfile::TempDir::new().unwrap();
         let identity = IdentityDir::below(dir.path());
-        assert_eq!(identity.admin_token().unwrap(), None);
+        let now = SystemTime::now();
+        assert_eq!(identity.admin_token(now).unwrap(), None);
         let token = AdminToken { id: "abc".to_owned(), hash: TokenHash([7; 32]) };
         identity.save_admin_token(&token).unwrap();
-        assert_eq!(identity.admin_token().unwrap(), Some(token));
+        assert_eq!(identity.admin_token(now).unwrap(), Some(token));
+        let late = now + ADMIN_TOKEN_WAITS + Duration::from_secs(60);
+        assert_eq!(identity.admin_token(late).unwrap(), None);
         identity.remove_admin_token().unwrap();
         identity.remove_admin_token().unwrap();
-        assert_eq!(identity.admin_token().unwrap(), None);
+        assert_eq!(identity.admin_token(now).unwrap(), None);
         identity.write_secret("admin-token", b"abc\nnot base 32\n").unwrap();
-        assert!(identity.admin_token().is_err());
+        assert!(identity.admin_token(now).is_err());
     }
 }

@@ -5,9 +5,9 @@
 //! which also carries the authority's fingerprint, so that the joiner knows the cluster before it says anything.
 //!
 //! Absent on purpose: what a role may do (the server's table of routes), which tokens there are (replicated state in `core`),
-//! sockets. Nothing here prints a secret: types that hold one have a `Debug` that leaves it out.
+//! who listens where. Nothing here prints a secret: types that hold one have a `Debug` that leaves it out.
 //!
-//! Files, below the data directory of a server or worker, in `identity/` (mode 0700):
+//! Files, below the data directory of a server or worker, in `credentials/` (mode 0700):
 //!
 //! | File | Mode | What |
 //! |---|---|---|
@@ -19,6 +19,7 @@
 
 mod authority;
 mod base32;
+mod connector;
 mod error;
 mod files;
 mod identity;
@@ -27,6 +28,7 @@ mod tls;
 mod token;
 
 pub use authority::{Authority, Names, RENEW_AFTER, VALID_FOR};
+pub use connector::Connector;
 pub use error::{IdentityError, Result};
 pub use files::{AdminToken, IdentityDir};
 pub use identity::{Identity, Joining};

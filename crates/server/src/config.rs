@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rota_identity::{IdentityDir, IdentityError};
 use rota_store::ClusterId;
 use rota_types::{ServerId, Span};
 
@@ -64,13 +65,14 @@ pub struct ClusterConfig {
 pub struct ServerConfig {
     /// Holds log, snapshots and history. Created if it does not exist.
     pub data_dir: PathBuf,
-    /// Where REST and worker sessions are served. Loopback only; port 0 picks a free one.
+    /// Where REST and worker sessions are served. Loopback only, unless the data directory holds an identity; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Where other servers and workers reach this one: a URL. `http://` and the address it listens on, if not set.
+    /// Where other servers and workers reach this one: a URL. `http://`, or `https://` with an identity, and the address it listens on, if not set.
     pub advertise: Option<String>,
     /// The cluster that this server belongs to. It runs alone if not set.
     pub cluster: Option<ClusterConfig>,
-    /// Names other than those of this machine's loopback that may stand in `Host` headers.
+    /// Names and addresses, other than those of this machine's loopback, under which the server is reached: they may stand in `Host`
+    /// headers, and stand in the server's certificate.
     pub hosts: Vec<String>,
     /// How long a silent node keeps its attempts.
     pub lease: Span,
@@ -122,7 +124,10 @@ impl ServerConfig {
 
     /// Where others reach a server that listens on `address`.
     pub(crate) fn address(&self, address: SocketAddr) -> String {
-        self.advertise.clone().unwrap_or_else(|| format!("http://{address}"))
+        self.advertise.clone().unwrap_or_else(|| {
+            let scheme = if self.identity().exists() { "https" } else { "http" };
+            format!("{scheme}://{address}")
+        })
     }
 
     /// How this server agrees with others.
@@ -136,10 +141,18 @@ impl ServerConfig {
         Span(self.lease.micros() / 4)
     }
 
+    /// The server's identity, if it has one.
+    pub(crate) fn identity(&self) -> IdentityDir {
+        IdentityDir::below(&self.data_dir)
+    }
+
     /// Whether the process may start like this.
     pub(crate) fn check(&self) -> Result<(), StartError> {
-        if !self.listen.ip().is_loopback() {
-            return Err(StartError::NotLoopback(self.listen));
+        if !self.listen.ip().is_loopback() && !self.identity().exists() {
+            return Err(StartError::NotLoopback {
+                listen: self.listen,
+                data: self.data_dir.clone(),
+            });
         }
         if self.lease < LEASE_MIN || self.lease > LEASE_MAX {
             return Err(StartError::Lease(self.lease));
@@ -162,11 +175,19 @@ impl std::fmt::Debug for ServerConfig {
 pub enum StartError {
     /// The address can be reached from other machines.
     #[error(
-        "refusing to listen on {0}: anyone who reaches that address could run commands, because there is no \
-         authentication yet; listen on a loopback address such as 127.0.0.1:{port} and reach it through an SSH tunnel: \
-         ssh -L {port}:127.0.0.1:{port} HOST", port = .0.port()
+        "refusing to listen on {listen}: anyone who reaches that address could run commands, because this server asks nobody who they \
+         are; give it an identity first: rota cluster init --data {data}; or listen on a loopback address such as 127.0.0.1:{port} and \
+         reach it through an SSH tunnel: ssh -L {port}:127.0.0.1:{port} HOST", port = listen.port(), data = data.display()
     )]
-    NotLoopback(SocketAddr),
+    NotLoopback {
+        /// The address.
+        listen: SocketAddr,
+        /// The data directory, which holds no identity.
+        data: PathBuf,
+    },
+    /// The server's identity can't be used.
+    #[error("cannot use the identity of this server: {0}")]
+    Identity(#[from] IdentityError),
     /// The lease is out of bounds.
     #[error("the lease of {0} is not usable: choose one from {LEASE_MIN} to {LEASE_MAX}")]
     Lease(Span),
@@ -212,7 +233,7 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotLoopback(_) | Self::Lease(_) => 78,
+            Self::NotLoopback { .. } | Self::Lease(_) | Self::Identity(_) => 78,
             Self::Data { .. } | Self::Recover { .. } => 74,
             Self::Listen { .. } | Self::Thread(_) => 71,
         }
@@ -240,6 +261,7 @@ mod tests {
             let error = listening(open).check().unwrap_err();
             assert_eq!(error.exit_code(), 78, "{open}");
             assert!(error.to_string().contains("ssh -L"), "{error}");
+            assert!(error.to_string().contains("rota cluster init --data data"), "{error}");
         }
     }
 

@@ -25,6 +25,7 @@ use tracing::{debug, error, info, warn};
 
 use lead::Deferred;
 
+use crate::auth::Tokens;
 use crate::clock::Clock;
 use crate::config::OnFatal;
 use crate::handle::{
@@ -70,6 +71,7 @@ pub(crate) struct Parts {
     pub(crate) ring: Arc<Ring>,
     pub(crate) history: Arc<History>,
     pub(crate) snapshots: Snapshots,
+    pub(crate) tokens: Arc<Tokens>,
     pub(crate) on_fatal: OnFatal,
 }
 
@@ -405,6 +407,7 @@ impl CoreThread {
         self.metrics.observe(&self.parts.state, &events);
         self.metrics.note_outcomes(&entry.commands, &outcomes);
         self.launched.forget(&events);
+        self.parts.tokens.observe(&self.parts.state, &events);
         self.step(Input::Applied(&events));
         self.heed(&events);
         let at = self.parts.state.now();

@@ -13,6 +13,7 @@ use rota_types::{AttemptId, LogIndex, NodeId, ServerId, Timestamp};
 use rota_wire::worker::Leaving;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
+use crate::auth::ACTOR;
 use crate::core_thread::View;
 use crate::outbox::Outbox;
 
@@ -323,13 +324,18 @@ impl Core {
         drop(self.inner.requests.send(request));
     }
 
-    /// Asks for changes and waits until they are durable and applied.
+    /// Asks for changes and waits until they are durable and applied. On behalf of an authenticated caller, who asked is noted with them.
     pub(crate) async fn propose(
         &self,
         urgency: Urgency,
-        commands: Vec<Command>,
+        mut commands: Vec<Command>,
         bytes: usize,
     ) -> Result<Applied, CoreError> {
+        let actor = ACTOR.try_with(Clone::clone).ok();
+        let noted = actor.is_some();
+        if let Some(actor) = actor {
+            commands.push(Command::Note(actor.note(commands.len())));
+        }
         let permits = match urgency {
             Urgency::Finishing => Vec::new(),
             Urgency::New => self.admit(bytes)?,
@@ -337,7 +343,12 @@ impl Core {
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal { commands, bytes, asker: Asker::Caller(reply, permits) };
         self.tell(Request::Propose(proposal));
-        answer.await.map_err(|_| CoreError::Stopped)?
+        let mut applied = answer.await.map_err(|_| CoreError::Stopped)??;
+        if noted {
+            // The note's own outcome is nobody's business.
+            applied.outcomes.pop();
+        }
+        Ok(applied)
     }
 
     /// Asks for one change.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use rota_core::event::AttemptRecord;
 use rota_core::job::FinishedJob;
 use rota_store::StoreError;
-use rota_store::history::{self, JobFilter, Page, Retention};
-use rota_types::{JobId, TaskId};
+use rota_store::history::{self, Audited, JobFilter, Page, Retention};
+use rota_types::{JobId, LogIndex, TaskId};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -75,6 +75,15 @@ impl History {
             Ok(last)
         })
         .await
+    }
+
+    /// Requests that changed something, the newest first.
+    pub(crate) async fn audit(
+        &self,
+        before: Option<(LogIndex, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Audited>, HistoryError> {
+        self.read(move |history| history.audit(before, limit)).await
     }
 
     async fn read<T: Send + 'static>(

@@ -5,6 +5,7 @@
 //!
 //! Absent on purpose: policies, the encoding of the log, and anything that runs tasks.
 
+mod auth;
 mod clock;
 mod config;
 mod core_thread;

@@ -1,16 +1,24 @@
-//! Accepts connections: HTTP/1.1 and HTTP/2 (with gRPC on it) on one port.
+//! Accepts connections: HTTP/1.1 and HTTP/2 (with gRPC on it) on one port, over TLS if the server has an identity.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use rota_identity::{Cluster, IdentityError, Peer, peer_of, server_config};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tower::ServiceExt;
 use tracing::{debug, warn};
+
+use crate::auth::{Connection, Secured};
 
 /// Streams that one connection may have open: a browser, or a worker with its two streams, needs far fewer.
 pub(crate) const STREAMS_MAX: u32 = 128;
@@ -20,16 +28,18 @@ pub(crate) const HEADERS_MAX: usize = 64;
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long proving who one is may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves up to `connections_max` connections at a time until `stop` says so, then lets what is in flight finish for a few seconds.
 pub(crate) async fn serve(
-    listener: TcpListener,
-    connections_max: usize,
+    (listener, connections_max): (TcpListener, usize),
     router: Router,
+    tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let builder = builder();
+    let server = Arc::new(Serving { builder: builder(), router, tls });
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(connections_max));
     loop {
@@ -38,9 +48,9 @@ pub(crate) async fn serve(
             () = crate::stopped(&mut stop) => break,
         };
         let Ok(place) = place else { break };
-        let stream = tokio::select! {
+        let accepted = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // Out of file descriptors, or a connection that was reset before it was accepted: both pass.
                     warn!(%error, "cannot accept a connection");
@@ -50,7 +60,11 @@ pub(crate) async fn serve(
             },
             () = crate::stopped(&mut stop) => break,
         };
-        serve_connection(&builder, &graceful, (stream, place), router.clone());
+        let (server, watcher) = (Arc::clone(&server), graceful.watcher());
+        tokio::spawn(async move {
+            server.connection(accepted, watcher).await;
+            drop(place);
+        });
     }
     drop(listener);
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
@@ -78,22 +92,65 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-fn serve_connection(
-    builder: &Builder<TokioExecutor>,
-    graceful: &GracefulShutdown,
-    (stream, place): (TcpStream, OwnedSemaphorePermit),
+/// What every connection is served with.
+struct Serving {
+    builder: Builder<TokioExecutor>,
     router: Router,
-) {
-    if let Err(error) = stream.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-    }
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    let connection = graceful.watch(connection);
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            debug!(error = %error, "connection ended");
+    tls: Option<Tls>,
+}
+
+impl Serving {
+    async fn connection(&self, (stream, from): (TcpStream, SocketAddr), watcher: Watcher) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot set TCP_NODELAY");
         }
-        drop(place);
-    });
+        let Some(tls) = &self.tls else {
+            return self.http(stream, Connection { from, peer: None }, watcher).await;
+        };
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => match tls.peer(&stream) {
+                Ok(peer) => self.http(stream, Connection { from, peer }, watcher).await,
+                Err(error) => debug!(%from, %error, "a certificate was refused"),
+            },
+            Ok(Err(error)) => debug!(%from, %error, "no TLS"),
+            Err(_) => debug!(%from, "the handshake took too long"),
+        }
+    }
+
+    async fn http(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        connection: Connection,
+        watcher: Watcher,
+    ) {
+        let router = self.router.clone().map_request(move |mut request: http::Request<_>| {
+            request.extensions_mut().insert(connection.clone());
+            request
+        });
+        let service = TowerToHyperService::new(router);
+        let serving = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(serving).await {
+            debug!(%error, "connection ended");
+        }
+    }
+}
+
+/// TLS, and who showed which certificate.
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    cluster: Cluster,
+}
+
+impl Tls {
+    /// The TLS of this server.
+    pub(crate) fn new(secured: &Secured) -> Result<Self, IdentityError> {
+        let config = server_config(&secured.identity, secured.shown.clone())?;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        Ok(Self { acceptor, cluster: secured.identity.cluster() })
+    }
+
+    fn peer(&self, stream: &TlsStream<TcpStream>) -> Result<Option<Peer>, IdentityError> {
+        let chain = stream.get_ref().1.peer_certificates();
+        chain.and_then(|chain| chain.first()).map(|own| peer_of(own, &self.cluster)).transpose()
+    }
 }

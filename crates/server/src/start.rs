@@ -11,6 +11,7 @@ use std::time::Duration;
 use rota_control::Controller;
 use rota_core::server::ServerSpec;
 use rota_core::{LEVEL, State};
+use rota_identity::{IdentityError, Names};
 use rota_ports::ReplicatedLog;
 use rota_store::disk::{DirLock, Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryPlace, Retention};
@@ -24,11 +25,13 @@ use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
+use crate::auth::{Secured, Tokens};
 use crate::config::{ClusterConfig, OnFatal, ServerConfig, StartError};
 use crate::core_thread::{CoreThread, End, Parts};
 use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, Request};
+use crate::listen::Tls;
 use crate::peers::{Images, Origin, Outside, PeerGateway, Peers};
 use crate::replica::Replica;
 use crate::rest::{self, App, RequestIds, Shared};
@@ -77,7 +80,8 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || opening.open())
             .await
             .map_err(|error| StartError::recover(&config.data_dir, error))??;
-        let Opened { core, history, ring, origin, images, thread } = opened;
+        let Opened { core, history, ring, origin, images, thread, secured } = opened;
+        let tls = secured.as_deref().map(Tls::new).transpose()?;
         let listener = match socket.listen(BACKLOG) {
             Ok(listener) => listener,
             Err(error) => {
@@ -105,9 +109,10 @@ impl Server {
             ring,
             history: history.clone(),
             outputs,
-            hosts: config.hosts.iter().cloned().chain(own_host(&config)).collect(),
+            hosts: names(&config).0,
+            secured: secured.clone(),
             identity,
-            forwarder: forwarder()?,
+            forwarder: forwarder(secured.as_deref())?,
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
             followers: Arc::new(Semaphore::new(config.followers_max)),
@@ -120,8 +125,17 @@ impl Server {
         let retention =
             Retention { jobs_max: config.history_jobs_max, age_max: config.history_age_max };
         tokio::spawn(history.prune(retention, stopped.clone()));
-        let serving =
-            tokio::spawn(listen::serve(listener, config.connections_max, router, stopped));
+        if let Some(secured) = secured {
+            if config.cluster.is_none() {
+                // Whoever is told that the server is ready may use the token at once.
+                secured.take_in_admin_token(&core).await;
+            } else {
+                tokio::spawn(Arc::clone(&secured).keep_taking_in(core.clone(), stopped.clone()));
+            }
+            tokio::spawn(secured.keep_renewed(stopped.clone()));
+        }
+        let listening = (listener, config.connections_max);
+        let serving = tokio::spawn(listen::serve(listening, router, tls, stopped));
         info!(%address, "listening");
         let (serving, core_thread) = (Some(serving), Some(thread));
         Ok(RunningServer { address, core, stop, serving, core_thread })
@@ -196,6 +210,34 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
+/// Takes up the server's identity, if it has one.
+fn secure(
+    config: &ServerConfig,
+    server: ServerId,
+    tokens: Arc<Tokens>,
+) -> Result<Option<Arc<Secured>>, IdentityError> {
+    let dir = config.identity();
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let mut names = names(config);
+    names.0.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    names.0.sort();
+    names.0.dedup();
+    Secured::open(dir, server, names, tokens).map(|secured| Some(Arc::new(secured)))
+}
+
+/// The names and addresses under which others reach this server.
+fn names(config: &ServerConfig) -> Names {
+    let mut names = config.hosts.clone();
+    let advertised = config.advertise.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
+    names.extend(advertised.and_then(|url| url.host().map(str::to_owned)));
+    if !config.listen.ip().is_unspecified() {
+        names.push(config.listen.ip().to_string());
+    }
+    Names(names)
+}
+
 /// What recovery leaves behind.
 struct Opened {
     core: Core,
@@ -204,6 +246,7 @@ struct Opened {
     origin: Origin,
     images: Images,
     thread: JoinHandle<End>,
+    secured: Option<Arc<Secured>>,
 }
 
 /// What recovery needs.
@@ -242,12 +285,15 @@ impl Opening {
         let history = Arc::new(history);
         let (core, requests) = Core::new(state.index());
         let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
+        let tokens = Arc::new(Tokens::of(&state));
+        let secured = secure(config, identity.server, Arc::clone(&tokens))?;
         let images = Images {
             disk: Arc::clone(&disk),
             identity,
             history: Arc::downgrade(&history),
             place,
             core: core.clone(),
+            tls: secured.as_deref().map(Secured::connector).transpose()?,
         };
         let origin = Origin { identity, address: self.address.clone() };
         let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
@@ -263,6 +309,7 @@ impl Opening {
         };
         let writer = log_writer(wal, &core)?;
         let parts = Parts {
+            tokens,
             controller: Controller::new(&state, config.lease),
             state,
             servers: servers(config, &origin, peers.clone()),
@@ -274,7 +321,7 @@ impl Opening {
             on_fatal: Arc::clone(&on_fatal),
         };
         let thread = run(parts, requests, (lock, self.stop.clone()))?;
-        Ok(Opened { core, history, ring, origin, images, thread })
+        Ok(Opened { core, history, ring, origin, images, thread, secured })
     }
 
     fn peers(&self, origin: &Origin, images: &Images, core: &Core) -> Arc<Peers> {
@@ -330,17 +377,14 @@ fn servers(config: &ServerConfig, origin: &Origin, peers: Option<Arc<Peers>>) ->
     Servers::new(own, addresses.collect(), peers)
 }
 
-/// The name under which others speak to this server.
-fn own_host(config: &ServerConfig) -> Option<String> {
-    let uri: http::Uri = config.advertise.as_ref()?.parse().ok()?;
-    uri.host().map(str::to_owned)
-}
-
 /// Passes requests on to the leader. Nothing between servers goes through a proxy.
-fn forwarder() -> Result<reqwest::Client, StartError> {
+fn forwarder(secured: Option<&Secured>) -> Result<reqwest::Client, StartError> {
     // Somebody else in this process may have installed one; any will do.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true);
+    let mut client = reqwest::Client::builder().no_proxy().tcp_nodelay(true);
+    if let Some(secured) = secured {
+        client = client.tls_backend_preconfigured(secured.client()?);
+    }
     let client =
         client.connect_timeout(FORWARD_CONNECT).redirect(reqwest::redirect::Policy::none());
     client.build().map_err(|error| StartError::Thread(io::Error::other(error)))

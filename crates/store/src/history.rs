@@ -20,6 +20,7 @@ use std::time::Duration;
 use redb::Database;
 use rota_core::event::{AttemptRecord, Event};
 use rota_core::job::{FinishedJob, JobState};
+use rota_core::token::Noted;
 use rota_types::{JobId, LogIndex, TaskId, Timestamp};
 use rota_wire::history::TasksCancelled;
 
@@ -74,6 +75,19 @@ pub struct Page<T, C> {
     pub items: Vec<T>,
     /// Where to go on; `None` at the end. A page may be short, or even empty, and not be the last.
     pub next: Option<C>,
+}
+
+/// One request that changed something, or tried to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audited {
+    /// The entry that it became part of.
+    pub index: LogIndex,
+    /// Its place among the notes of that entry, from 0.
+    pub part: u32,
+    /// When, by the leader's wall clock.
+    pub at: Timestamp,
+    /// Who, from where, what.
+    pub noted: Noted,
 }
 
 /// The history of finished work of one server.
@@ -190,6 +204,18 @@ impl History {
     /// If the database fails or is damaged.
     pub fn cancelled(&self, job: JobId) -> Result<Vec<TasksCancelled>, StoreError> {
         read::cancelled(&self.database, &self.pending, job)
+    }
+
+    /// Requests that changed something, the newest first, before this index and part. At most `limit`.
+    ///
+    /// # Errors
+    /// If the database fails or is damaged.
+    pub fn audit(
+        &self,
+        before: Option<(LogIndex, u32)>,
+        limit: usize,
+    ) -> Result<Vec<Audited>, StoreError> {
+        read::audit(&self.database, &self.pending, before, limit)
     }
 
     /// Removes what `retention` does not keep, at most about `rows` rows at a time. Returns whether there is more to remove. Waits for

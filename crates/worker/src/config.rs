@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rota_identity::Connector;
 use rota_types::{ActionKind, ActionKinds, Labels, Resources};
 
 use crate::executor::guard::HttpPolicy;
@@ -12,6 +13,8 @@ use crate::executor::guard::HttpPolicy;
 pub struct WorkerConfig {
     /// Addresses of servers, such as `http://127.0.0.1:7600`. Tried in turn.
     pub servers: Vec<String>,
+    /// How to reach servers whose addresses begin with `https`.
+    pub connector: Option<Connector>,
     /// The node's name, unique in the cluster.
     pub name: String,
     /// What the node offers.
@@ -76,6 +79,7 @@ impl WorkerConfig {
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
         Self {
             servers: vec![server.into()],
+            connector: None,
             name: host_name(),
             capacity: Resources::new(u64::from(cpus) * 1_000, memory_bytes() / 10 * 9),
             attempts_max: cpus.saturating_mul(4).max(ATTEMPTS_MAX_LEAST),

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use rota_identity::Connector as TlsConnector;
 use rota_types::limits::ENTRY_BYTES_MAX;
 use rota_types::{Monotonic, Span};
 use rota_wire::worker::worker_gateway_client::WorkerGatewayClient;
@@ -58,6 +59,7 @@ pub(crate) enum Link {
 /// Keeps a session with one of the servers open.
 pub(crate) struct Connector {
     pub(crate) servers: Vec<String>,
+    pub(crate) tls: Option<TlsConnector>,
     pub(crate) hello: Hello,
     pub(crate) links: mpsc::Sender<Link>,
     pub(crate) outputs: Outputs,
@@ -106,7 +108,7 @@ impl Connector {
 
     /// Opens a session and serves it to its end.
     async fn session(&self, server: &str, pace: &mut Pace) -> Failure {
-        let channel = match connect(server).await {
+        let channel = match connect(server, self.tls.as_ref()).await {
             Ok(channel) => channel,
             Err(failure) => return failure,
         };
@@ -254,14 +256,18 @@ fn join(parts: &mut Option<Desired>, desired: Desired) -> Option<Desired> {
     Some(whole)
 }
 
-async fn connect(server: &str) -> Result<Channel, Failure> {
+async fn connect(server: &str, tls: Option<&TlsConnector>) -> Result<Channel, Failure> {
     let endpoint = Endpoint::from_shared(server.to_owned())
         .map_err(|error| Failure::Broken(error.to_string()))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2);
-    endpoint.connect().await.map_err(|error| {
+    let connected = match tls.filter(|_| server.starts_with("https://")) {
+        Some(tls) => endpoint.connect_with_connector(tls.clone()).await,
+        None => endpoint.connect().await,
+    };
+    connected.map_err(|error| {
         if is_refused(&error) { Failure::Refused } else { Failure::Broken(error.to_string()) }
     })
 }

@@ -141,6 +141,7 @@ impl Worker {
             runs: config.allow.kinds(),
         };
         let servers = config.servers.clone();
+        let tls = config.connector.clone();
         let incarnation = spec.incarnation;
         let opening =
             tokio::task::spawn_blocking(move || Home::open(config, incarnation, elsewhere));
@@ -148,6 +149,7 @@ impl Worker {
         let (links_in, links) = mpsc::channel(256);
         let connector = Connector {
             servers,
+            tls,
             hello: hello(&spec),
             links: links_in,
             outputs: Outputs(Arc::clone(&home.host)),

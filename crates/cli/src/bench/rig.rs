@@ -67,6 +67,7 @@ impl Rig {
             timeout: Duration::from_secs(60),
             retry: false,
             submitter: None,
+            access: rota_client::Access::default(),
         };
         let client = Client::new(&config).map_err(|error| trouble("no client", error))?;
         let rig = Self { dir, address, server, worker: None, client };

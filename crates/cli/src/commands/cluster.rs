@@ -1,30 +1,115 @@
 //! `rota cluster`: the cluster as a whole.
 
-use clap::Subcommand;
-use rota_api::EventQuery;
+use std::path::PathBuf;
+use std::time::SystemTime;
 
-use super::App;
+use clap::{Args, Subcommand};
+use rota_api::{PageQuery, Secret};
+use rota_identity::{AdminToken, ApiToken, Authority, IdentityDir};
+
+use super::{App, gather};
 use crate::trouble::Result;
-use crate::watch::{Frame, Watch};
 
 /// `rota cluster`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Load, demand and supply, failure odds, waits and delays
-    #[command(after_help = "Examples:
-  rota cluster stats
-  rota cluster stats --watch
-  rota cluster stats -o json")]
-    Stats(Watch),
+    #[command(after_help = "Examples:\n  rota cluster stats\n  rota cluster stats -o json")]
+    Stats,
+    /// Make the certificate authority of a new cluster, and its first administrator token
+    Init(InitArgs),
+    /// Make another administrator token on a server's disk, when every other one is lost
+    AdminToken(AdminTokenArgs),
+    /// Who changed what, the newest first
+    Audit(AuditArgs),
+}
+
+/// `rota cluster init`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota cluster init --data /var/lib/rota
+  rota cluster init --data /var/lib/rota -q > admin.token
+
+From then on the server that is started on this directory asks everybody who they are, speaks TLS only,
+and may listen on addresses that other machines reach.")]
+pub(crate) struct InitArgs {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR", default_value = ".rota/server")]
+    data: PathBuf,
+}
+
+/// `rota cluster admin-token`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota cluster admin-token --data /var/lib/rota
+
+The server takes the token in when it is started the next time.")]
+pub(crate) struct AdminTokenArgs {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR", default_value = ".rota/server")]
+    data: PathBuf,
+}
+
+/// `rota cluster audit`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  rota cluster audit\n  rota cluster audit -n 1000 -o jsonl")]
+pub(crate) struct AuditArgs {
+    /// How many requests to show
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
+    limit: usize,
 }
 
 /// Runs a verb on the cluster.
 pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
-    let ClusterCommand::Stats(watch) = command;
-    let client = app.client()?;
-    let look = async || {
-        let stats = client.stats().await?;
-        Ok(Frame { data: app.out.one_text(&stats)?, ..Frame::default() })
-    };
-    watch.show(app, &client, EventQuery::default(), look).await
+    match command {
+        ClusterCommand::Stats => app.out.one(&app.client()?.stats().await?)?,
+        ClusterCommand::Init(args) => init(app, &args)?,
+        ClusterCommand::AdminToken(args) => {
+            let dir = IdentityDir::below(&args.data);
+            // Only a server's directory has the authority's key.
+            Authority::load(&dir)?;
+            let token = first_token(&dir)?;
+            let data = serde_json::json!({ "token": Secret(token.clone()) });
+            app.out.answer(&data, &token, &token)?;
+            app.screen().remark("the server takes it in when it is started; it is not shown again");
+        }
+        ClusterCommand::Audit(args) => {
+            let client = app.client()?;
+            let page = gather(args.limit, |cursor, limit| {
+                let client = client.clone();
+                async move { client.audit(&PageQuery { cursor, limit: Some(limit) }).await }
+            });
+            app.out.page(&page.await?)?;
+        }
+    }
+    Ok(0)
+}
+
+fn init(app: &App, args: &InitArgs) -> Result<()> {
+    let dir = IdentityDir::below(&args.data);
+    let authority = Authority::create(&dir, SystemTime::now())?;
+    let token = first_token(&dir)?;
+    let ca = dir.path().join("ca.pem");
+    let data = serde_json::json!({
+        "cluster": authority.cluster().to_string(),
+        "fingerprint": authority.fingerprint().to_string(),
+        "ca": ca,
+        "token": Secret(token.clone()),
+    });
+    app.out.answer(&data, &token, &token)?;
+    let (data, ca) = (args.data.display(), ca.display());
+    app.screen().remark(&format!(
+        "the administrator's token of cluster {}; it is not shown again\n  \
+         next: rota server --data {data} --listen ADDRESS:7600 --host NAME\n        \
+         rota login --server https://NAME:7600 --ca {ca}",
+        authority.cluster(),
+    ));
+    Ok(())
+}
+
+/// Draws an administrator's token and leaves its hash for the server.
+fn first_token(dir: &IdentityDir) -> Result<String> {
+    let token = ApiToken::generate()?;
+    dir.save_admin_token(&AdminToken { id: token.id(), hash: token.hash() })?;
+    Ok(token.reveal())
 }

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod job;
+pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod node;
@@ -16,12 +17,13 @@ pub(crate) mod run;
 pub(crate) mod server;
 pub(crate) mod submit;
 pub(crate) mod task;
+pub(crate) mod token;
 pub(crate) mod worker;
 
 use std::io::{BufRead, IsTerminal, Write};
 
 use rota_api::ErrorCode;
-use rota_client::{Client, ClientConfig};
+use rota_client::{Access, Client, ClientConfig};
 
 use crate::args::{Command, Global};
 use crate::config::Config;
@@ -53,11 +55,16 @@ impl App {
         self.client_of(self.config.servers.value.clone())
     }
 
-    /// A client of these servers.
+    /// A client of these servers, with what the configuration knows of the cluster.
     pub(crate) fn client_of(&self, servers: Vec<String>) -> Result<Client> {
+        self.client_with(servers, self.config.access.clone())
+    }
+
+    /// A client of these servers that proves itself like this.
+    pub(crate) fn client_with(&self, servers: Vec<String>, access: Access) -> Result<Client> {
         let timeout = self.config.timeout.value;
         let submitter = crate::config::user();
-        Ok(Client::new(&ClientConfig { servers, timeout, retry: true, submitter })?)
+        Ok(Client::new(&ClientConfig { servers, timeout, retry: true, submitter, access })?)
     }
 
     /// Whether the configured server is on this machine, so that it has the same files.
@@ -101,6 +108,8 @@ pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Node(command) => node::dispatch(app, command).await,
         Command::Queue(command) => queue::dispatch(app, command).await,
         Command::Cluster(command) => cluster::dispatch(app, command).await,
+        Command::Token(command) => token::dispatch(app, command).await,
+        Command::Login(args) => login::login(app, args).await,
         Command::Event(command) => event::dispatch(app, command).await,
         Command::Bench(args) => crate::bench::run(args, &app.out).await,
         Command::Doctor(args) => doctor::doctor(app, args).await,

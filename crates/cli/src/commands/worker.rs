@@ -1,10 +1,11 @@
 //! `rota worker`: makes this machine a node.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rota_api::{Amount, ErrorCode, Size};
+use rota_identity::{Connector, Identity, IdentityDir, JoinToken, Peer, Reloadable};
 use rota_types::{Labels, Resources};
 use rota_worker::{Shutdown, Worker, WorkerConfig};
 use tokio::sync::watch;
@@ -65,6 +66,7 @@ impl CapacityArgs {
 #[command(after_help = "Examples:
   rota worker --server http://127.0.0.1:7600
   rota worker --cpus 8 --memory 32GiB --resource gpu=2 --label zone=a --label ssd
+  ROTA_JOIN=rotajoin_... rota worker --server https://rota.example:7600    once; then without the token
   rota worker --name node-b --data /var/lib/rota-b --allow-network 10.0.0.0/8
 
 The first Ctrl-C drains: nothing new starts, what runs may finish. The second one stops it at once.")]
@@ -80,7 +82,10 @@ pub(crate) struct WorkerArgs {
     /// How many attempts to run at a time, whatever they need
     #[arg(long, value_name = "N")]
     attempts_max: Option<u32>,
-    /// Where output and working directories are kept
+    /// Join a cluster with a token of `rota token create --role worker`
+    #[arg(long, value_name = "TOKEN", env = "ROTA_JOIN", hide_env_values = true)]
+    join: Option<String>,
+    /// Where output, working directories and the worker's certificate are kept
     #[arg(long, value_name = "DIR", default_value = ".rota/worker")]
     data: PathBuf,
     /// Run no programs; the server places none here
@@ -111,7 +116,11 @@ pub(crate) struct WorkerArgs {
 
 /// Runs a worker until told to stop.
 pub(crate) async fn worker(app: &App, args: WorkerArgs) -> Result<u8> {
-    let config = configure(app, args)?;
+    let identity = identify(app, &args).await?;
+    let mut config = configure(app, args)?;
+    if let Some(identity) = identity {
+        identity.equip(&mut config)?;
+    }
     let servers = config.servers.join(", ");
     let line =
         format!("rota {} · worker {} · server {servers}", env!("CARGO_PKG_VERSION"), config.name);
@@ -137,6 +146,75 @@ pub(crate) async fn worker(app: &App, args: WorkerArgs) -> Result<u8> {
         Ok(Ok(())) => Ok(0),
         Ok(Err(error)) => Err(Trouble::new(ErrorCode::StartFailed, error.to_string())),
         Err(error) => Err(Trouble::new(ErrorCode::Internal, format!("the worker broke: {error}"))),
+    }
+}
+
+/// How often it is looked whether the certificate has to be replaced.
+const RENEW_EVERY: Duration = Duration::from_secs(3_600);
+
+/// A worker's certificate, and where it is kept.
+struct Identified {
+    dir: IdentityDir,
+    identity: Identity,
+}
+
+/// Takes up the worker's certificate, or gets one with the token for joining.
+async fn identify(app: &App, args: &WorkerArgs) -> Result<Option<Identified>> {
+    let dir = IdentityDir::below(&args.data);
+    let known = if dir.exists() { Some(Identity::load(&dir)?) } else { None };
+    let expired = known.as_ref().is_some_and(|known| known.expires_at() <= SystemTime::now());
+    if let Some(identity) = known.filter(|_| !expired) {
+        return Ok(Some(Identified { dir, identity }));
+    }
+    let Some(token) = &args.join else {
+        if expired {
+            let message = "this worker's certificate has expired";
+            let hint = "join again: `rota token create NAME --role worker`, then `rota worker --join TOKEN`";
+            return Err(Trouble::new(ErrorCode::InvalidConfig, message).hint(hint));
+        }
+        return Ok(None);
+    };
+    let token = JoinToken::parse(token.trim())
+        .map_err(|error| Trouble::usage(format!("--join: {error}")))?;
+    let name = args.name.clone().unwrap_or_else(|| WorkerConfig::new("", "").name);
+    let identity = rota_client::join_worker(&app.config.servers.value, &token, &name, &dir).await?;
+    app.screen().remark(&format!("joined cluster {} as {}", identity.cluster(), identity.peer()));
+    Ok(Some(Identified { dir, identity }))
+}
+
+impl Identified {
+    /// Lets the worker prove itself, and keeps its certificate renewed.
+    fn equip(self, config: &mut WorkerConfig) -> Result<()> {
+        let Self { dir, mut identity } = self;
+        let Peer::Worker(name) = identity.peer().clone() else {
+            let message = format!("{} holds the identity of a server", dir.path().display());
+            return Err(Trouble::usage(message).hint("give the worker a --data of its own"));
+        };
+        config.name = name;
+        for server in &mut config.servers {
+            if let Some(rest) = server.strip_prefix("http://") {
+                *server = format!("https://{rest}");
+            }
+        }
+        config.advertised_server = config.servers.first().cloned();
+        let shown = Reloadable::new(&identity);
+        config.connector = Some(Connector::new(identity.authority(), shown.clone())?);
+        let servers = config.servers.clone();
+        tokio::spawn(async move {
+            loop {
+                if identity.renew_at() <= SystemTime::now() {
+                    match rota_client::renew_worker(&servers, &identity, &dir).await {
+                        Ok(renewed) => {
+                            shown.replace(&renewed);
+                            identity = renewed;
+                        }
+                        Err(error) => tracing::warn!(%error, "cannot renew the certificate"),
+                    }
+                }
+                tokio::time::sleep(RENEW_EVERY).await;
+            }
+        });
+        Ok(())
     }
 }
 

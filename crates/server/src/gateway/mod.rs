@@ -15,6 +15,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use outputs::{Chunk, OutputRead, Outputs, ReadFailed, Wanted};
 
+use crate::auth::Caller;
+use crate::core_thread::View;
 use crate::handle::Core;
 
 /// Bytes of one message, both ways.
@@ -60,6 +62,7 @@ impl pb::worker_gateway_server::WorkerGateway for Gateway {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (sender, receiver) = mpsc::channel(SEND_QUEUE);
         let session = session::Session {
+            only: request.extensions().get::<Caller>().and_then(node_of),
             number: self.sessions.fetch_add(1, Ordering::Relaxed),
             core: self.core.clone(),
             lease: self.lease,
@@ -83,9 +86,26 @@ impl pb::worker_gateway_server::WorkerGateway for Gateway {
             .ok_or_else(|| {
                 Status::invalid_argument("the metadata `rota-node` has to be the node's number")
             })?;
+        if let Some(own) = request.extensions().get::<Caller>().and_then(node_of) {
+            let named = move |view: &View<'_>| {
+                view.state.node(node).is_some_and(|node| *node.spec.name == *own)
+            };
+            let named = self.core.query(named).await;
+            if !named.map_err(|error| Status::unavailable(error.to_string()))? {
+                return Err(Status::permission_denied("the certificate is of another node"));
+            }
+        }
         let (sender, receiver) = mpsc::channel(SEND_QUEUE);
         let link = self.outputs.connect(node, sender);
         tokio::spawn(link.run(request.into_inner(), self.stop.clone()));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// The only node that the caller may serve; `None` if nobody was asked.
+fn node_of(caller: &Caller) -> Option<String> {
+    match caller {
+        Caller::Worker(name) => Some(name.clone()),
+        Caller::Anyone | Caller::Holder(_) | Caller::Server(_) | Caller::Unknown(_) => None,
     }
 }

@@ -29,6 +29,8 @@ type Incoming = Streaming<pb::WorkerMessage>;
 
 pub(super) struct Session {
     pub(super) number: u64,
+    /// The only node that the worker may serve, by its certificate.
+    pub(super) only: Option<String>,
     pub(super) core: Core,
     pub(super) lease: Span,
     pub(super) heartbeat: Span,
@@ -84,6 +86,13 @@ impl Session {
             Err(error) => return Err(Status::invalid_argument(error.to_string())),
         };
         let (name, incarnation) = (spec.name.clone(), spec.incarnation);
+        if let Some(only) = self.only.as_ref().filter(|only| **only != *name) {
+            let reason =
+                format!("the worker's certificate is of the node {only:?}, not of {name:?}");
+            self.refuse(reason, "start it with that name, or join again with a new join token")
+                .await;
+            return Ok(None);
+        }
         let answer = self.core.command(Urgency::Finishing, Command::RegisterNode(spec)).await;
         let (_, outcome) = answer.map_err(|error| Status::unavailable(error.to_string()))?;
         let node = match outcome {

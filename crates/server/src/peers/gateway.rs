@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Images, MESSAGE_BYTES_MAX, Origin};
+use crate::auth::Caller;
 use crate::handle::{self, Core};
 
 /// The service as it is mounted.
@@ -30,7 +31,11 @@ impl PeerGateway {
     }
 
     /// Whether the sender means this server, and which one it is.
-    fn admit(&self, introduction: Option<pb::Introduction>) -> Result<ServerId, Status> {
+    fn admit(
+        &self,
+        introduction: Option<pb::Introduction>,
+        shown: Option<u64>,
+    ) -> Result<ServerId, Status> {
         let Some(introduction) = introduction else {
             return Err(Status::invalid_argument("a link begins with an introduction"));
         };
@@ -48,6 +53,9 @@ impl PeerGateway {
                 "this is server {} of cluster {}: the sender looks for another one at this address",
                 own.server, own.cluster
             )));
+        }
+        if shown.is_some_and(|shown| shown != from) {
+            return Err(Status::permission_denied("the certificate is of another server"));
         }
         if from == own.server.0 {
             return Err(Status::failed_precondition(format!(
@@ -68,9 +76,10 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         &self,
         request: Request<Streaming<pb::Batch>>,
     ) -> Result<Response<pb::Done>, Status> {
+        let shown = number_of(&request);
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.unwrap_or_default();
-        let from = self.admit(first.introduction)?;
+        let from = self.admit(first.introduction, shown)?;
         let mut stop = self.stop.clone();
         loop {
             let batch = tokio::select! {
@@ -89,8 +98,17 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         &self,
         request: Request<pb::ImageRequest>,
     ) -> Result<Response<Self::ImageStream>, Status> {
+        let shown = number_of(&request);
         let pb::ImageRequest { introduction, index } = request.into_inner();
-        let _from = self.admit(introduction)?;
+        let _from = self.admit(introduction, shown)?;
         self.images.send(rota_types::LogIndex(index)).await.map(Response::new)
+    }
+}
+
+/// The number in the sender's certificate; `None` if nobody was asked.
+fn number_of<T>(request: &Request<T>) -> Option<u64> {
+    match request.extensions().get::<Caller>()? {
+        Caller::Server(number) => Some(*number),
+        Caller::Anyone | Caller::Holder(_) | Caller::Worker(_) | Caller::Unknown(_) => None,
     }
 }

@@ -5,6 +5,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use rota_identity::Connector;
 use rota_ports::{Members, SnapshotMeta};
 use rota_store::disk::Disk;
 use rota_store::history::{History, HistoryPlace, Row, Table};
@@ -39,6 +40,8 @@ pub(crate) struct Images {
     pub(crate) history: std::sync::Weak<History>,
     pub(crate) place: HistoryPlace,
     pub(crate) core: Core,
+    /// How peers are reached, if they have to prove who they are.
+    pub(crate) tls: Option<Connector>,
 }
 
 impl Images {
@@ -98,7 +101,8 @@ impl Images {
         introduction: pb::Introduction,
         least: LogIndex,
     ) -> Result<(), String> {
-        let channel = link::connect(address).await.map_err(|error| error.to_string())?;
+        let channel =
+            link::connect(address, self.tls.as_ref()).await.map_err(|error| error.to_string())?;
         let mut client = PeerGatewayClient::new(channel)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
@@ -202,6 +206,7 @@ fn row_to_wire(row: Row) -> pb::HistoryRow {
         Table::Jobs => pb::history_row::Table::Jobs,
         Table::Attempts => pb::history_row::Table::Attempts,
         Table::Cancelled => pb::history_row::Table::Cancelled,
+        Table::Audit => pb::history_row::Table::Audit,
     };
     pb::HistoryRow { table: table.into(), key: row.key, value: row.value }
 }
@@ -212,6 +217,7 @@ fn row_from_wire(row: pb::HistoryRow) -> Option<Row> {
         pb::history_row::Table::Jobs => Table::Jobs,
         pb::history_row::Table::Attempts => Table::Attempts,
         pb::history_row::Table::Cancelled => Table::Cancelled,
+        pb::history_row::Table::Audit => Table::Audit,
     };
     Some(Row { table, key: row.key, value: row.value })
 }

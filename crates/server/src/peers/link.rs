@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rota_identity::Connector;
 use rota_ports::MessageBytes;
 use rota_types::ServerId;
 use rota_wire::peer as pb;
@@ -47,6 +48,7 @@ pub(super) struct Line {
     pub(super) address: Arc<str>,
     pub(super) introduction: pb::Introduction,
     pub(super) core: Core,
+    pub(super) tls: Option<Connector>,
 }
 
 impl Link {
@@ -128,7 +130,7 @@ impl Line {
     async fn run(&self, mut queue: Queue) {
         let mut pause = PAUSE_MIN;
         loop {
-            match connect(&self.address).await {
+            match connect(&self.address, self.tls.as_ref()).await {
                 Ok(channel) => {
                     pause = PAUSE_MIN;
                     queue.clear();
@@ -181,15 +183,20 @@ impl Line {
 }
 
 /// Opens a connection to a server.
-pub(super) async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(address.to_owned())?
+pub(super) async fn connect(
+    address: &str,
+    tls: Option<&Connector>,
+) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(address.to_owned())?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(2 * WINDOW_BYTES)
-        .connect()
-        .await
+        .initial_connection_window_size(2 * WINDOW_BYTES);
+    match tls {
+        Some(tls) => endpoint.connect_with_connector(tls.clone()).await,
+        None => endpoint.connect().await,
+    }
 }

@@ -82,6 +82,7 @@ impl Peers {
                         address: address.clone(),
                         introduction,
                         core: self.core.clone(),
+                        tls: self.images.tls.clone(),
                     };
                     Link::open(line, &self.outside.runtime, self.outside.stop.clone())
                 });

@@ -1,15 +1,23 @@
 //! Routes and the permission that each declares: there is no way to register a handler without one.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use http::Method;
+use http_body::Body as _;
+use rota_api::ErrorCode;
+use rota_core::token::{Grant, Role};
 use utoipa::openapi::path::{Operation, PathItem, Paths};
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
 use utoipa_axum::router::UtoipaMethodRouter;
 
 use super::App;
+use super::problem::{Refused, refuse};
+use crate::auth::{ACTOR, Actor, Caller, Connection, Holder, role_of, unauthenticated};
 
 /// What a caller has to be allowed to do. One per route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +38,14 @@ pub(crate) enum Permission {
     ManageQueues,
     /// Add and remove servers, and hand over the lead.
     ManageCluster,
+    /// Make, list and revoke tokens.
+    ManageTokens,
+    /// Read who changed what.
+    ReadAudit,
+    /// Be somebody, whoever it is.
+    Known,
+    /// Hold a token for joining.
+    Join,
     /// Be a worker.
     Work,
     /// Be another server.
@@ -176,8 +192,92 @@ pub(crate) fn operations(item: &PathItem) -> Vec<(&'static str, &Operation)> {
     .collect()
 }
 
-/// Lets a request through if its principal has the permission. Only loopback can connect, and everybody there may do everything
-/// until there are tokens: the one place where that will change.
-async fn allow(_permission: Permission, request: Request, next: Next) -> Response {
-    next.run(request).await
+/// Bytes of a request's method and path that the audit keeps.
+const ACTION_BYTES_MAX: usize = 200;
+
+impl Permission {
+    /// The least role of a token that has it; `None` if no role has it.
+    pub(crate) const fn least_role(self) -> Option<Role> {
+        match self {
+            Self::Public | Self::Known | Self::ReadJobs | Self::ReadCluster => Some(Role::Reader),
+            Self::SubmitJobs | Self::ManageJobs => Some(Role::Submitter),
+            Self::ManageNodes | Self::ManageQueues => Some(Role::Operator),
+            Self::ManageTokens | Self::ManageCluster | Self::ReadAudit => Some(Role::Admin),
+            Self::Join | Self::Work | Self::Replicate => None,
+        }
+    }
+}
+
+/// Lets a request through if its caller has the permission: the one place where that is decided.
+async fn allow(permission: Permission, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>().cloned();
+    let caller = caller.unwrap_or_else(|| Caller::Unknown(Box::new(unauthenticated("nobody"))));
+    if let Err(refused) = may(permission, &caller) {
+        return refused.into_response();
+    }
+    let response = match actor(&caller, &request) {
+        Some(actor) => ACTOR.scope(actor, next.run(request)).await,
+        None => next.run(request).await,
+    };
+    match caller {
+        Caller::Holder(holder) => cut_when_revoked(response, holder),
+        Caller::Anyone | Caller::Worker(_) | Caller::Server(_) | Caller::Unknown(_) => response,
+    }
+}
+
+/// Whether the caller has the permission.
+fn may(permission: Permission, caller: &Caller) -> Result<(), Refused> {
+    let forbidden = |detail: String| Err(refuse(ErrorCode::Forbidden, detail));
+    match (caller, permission) {
+        (_, Permission::Public) | (Caller::Anyone, _) => Ok(()),
+        (Caller::Unknown(refused), _) => Err((**refused).clone()),
+        (Caller::Worker(_), Permission::Known | Permission::Work) => Ok(()),
+        (Caller::Server(_), Permission::Known | Permission::Replicate) => Ok(()),
+        (Caller::Worker(name), _) => {
+            forbidden(format!("worker {name:?} may only do a worker's work"))
+        }
+        (Caller::Server(number), _) => {
+            forbidden(format!("server {number} may not do this in its own name"))
+        }
+        (Caller::Holder(holder), _) => match (holder.token.spec.grant, permission) {
+            (Grant::Join { .. }, Permission::Join) => Ok(()),
+            (Grant::Join { .. }, _) => forbidden("a token for joining is for joining only".into()),
+            (Grant::Api(role), _) => match permission.least_role() {
+                Some(least) if role >= least => Ok(()),
+                Some(least) => forbidden(format!(
+                    "the token's role is {}; this takes the role {}",
+                    role.name(),
+                    least.name()
+                )),
+                None => forbidden(format!(
+                    "this takes a certificate or a token for joining, not the role {}",
+                    role_of(holder.token.spec.grant).name()
+                )),
+            },
+        },
+    }
+}
+
+/// Who is to be noted for what the request changes. Reading changes nothing.
+fn actor(caller: &Caller, request: &Request) -> Option<Actor> {
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let from = request.extensions().get::<Connection>().map(|connection| connection.from.ip());
+    let mut action = format!("{} {}", request.method(), request.uri().path());
+    let end =
+        (0..=action.len().min(ACTION_BYTES_MAX)).rev().find(|end| action.is_char_boundary(*end));
+    action.truncate(end.unwrap_or(0));
+    let source = from.map(|from| from.to_string()).unwrap_or_default();
+    caller.name().map(|who| Actor { who, source, action })
+}
+
+/// Ends an answer that is still being sent when its caller's token is revoked or expires.
+fn cut_when_revoked(response: Response, holder: Holder) -> Response {
+    if response.body().size_hint().exact().is_some() {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let until = Box::pin(holder.ended());
+    Response::from_parts(parts, Body::from_stream(body.into_data_stream().take_until(until)))
 }

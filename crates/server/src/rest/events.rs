@@ -187,8 +187,12 @@ impl Filter {
             .filter(|types| !types.is_empty())
             .map(|types| types.split(',').map(|kind| kind.trim().to_owned()).collect());
         for kind in kinds.iter().flatten() {
-            if !["job", "task", "node", "queue"].contains(&kind.as_str()) {
-                let detail = format!("types: {kind:?} is none of job, task, node, queue");
+            if !["job", "task", "node", "queue", "server", "token", "audit"]
+                .contains(&kind.as_str())
+            {
+                let detail = format!(
+                    "types: {kind:?} is none of job, task, node, queue, server, token, audit"
+                );
                 return Err(refuse(ErrorCode::InvalidParameter, detail));
             }
         }
@@ -375,6 +379,23 @@ fn tell(
             told.node = Some(name.to_string());
             ("node", "node_removed")
         }
+        event::Event::QueueConfigured(_)
+        | event::Event::QueuePaused(..)
+        | event::Event::QueueRemoved(_)
+        | event::Event::ServerChanged(_)
+        | event::Event::ServerRemoved(_)
+        | event::Event::LevelRaised(_)
+        | event::Event::TokenAdded(_)
+        | event::Event::TokenRevoked(_)
+        | event::Event::Noted(_) => tell_cluster(&mut told, event),
+    };
+    kind.clone_into(&mut told.kind);
+    (subject, told)
+}
+
+/// What an event of the cluster itself is about, and its kind.
+fn tell_cluster(told: &mut Event, event: &event::Event) -> (&'static str, &'static str) {
+    match event {
         event::Event::QueueConfigured(queue) => {
             told.queue = Some(queue.to_string());
             ("queue", "queue_configured")
@@ -414,9 +435,18 @@ fn tell(
             put(&mut told.data, "refused", json!(noted.refused));
             ("audit", "noted")
         }
-    };
-    kind.clone_into(&mut told.kind);
-    (subject, told)
+        event::Event::JobSubmitted(_)
+        | event::Event::JobFinished(_)
+        | event::Event::TasksCancelled { .. }
+        | event::Event::AttemptsCreated(_)
+        | event::Event::AttemptEnded(_)
+        | event::Event::StopRequested(_)
+        | event::Event::TaskQueued(_)
+        | event::Event::NodeRegistered(_)
+        | event::Event::NodeLost(_)
+        | event::Event::NodeDraining(..)
+        | event::Event::NodeRemoved { .. } => ("task", "other"),
+    }
 }
 
 /// The fields of an object.

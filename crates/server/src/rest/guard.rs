@@ -14,6 +14,8 @@ use http::uri::Authority;
 
 use super::App;
 use super::problem::{Refused, refuse};
+use super::submit::SUBMITTER;
+use crate::auth::Caller;
 use crate::listen::{HEADER_BYTES_MAX, HEADERS_MAX};
 use rota_api::ErrorCode;
 
@@ -50,6 +52,7 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
         Ok(()) => {
             request.extensions_mut().insert(id.clone());
             request.extensions_mut().insert(app.clone());
+            introduce(&app, &mut request);
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -63,6 +66,22 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
     }
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Notes who sent the request. Jobs are then submitted in the name of the token, whatever the request says.
+fn introduce(app: &App, request: &mut Request) {
+    let caller = app.secured.as_ref().map_or(Caller::Anyone, |secured| {
+        secured.identify(request.headers(), request.extensions().get())
+    });
+    if let Caller::Holder(holder) = &caller {
+        let spec = &holder.token.spec;
+        let name = HeaderValue::from_str(&spec.name).or_else(|_| HeaderValue::from_str(&spec.id));
+        request.headers_mut().remove(&SUBMITTER);
+        if let Ok(name) = name {
+            request.headers_mut().insert(SUBMITTER, name);
+        }
+    }
+    request.extensions_mut().insert(caller);
 }
 
 fn admit(hosts: &[String], request: &Request) -> Result<(), Refused> {

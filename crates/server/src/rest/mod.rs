@@ -1,6 +1,7 @@
 //! The REST interface. One file per noun; what they share is here.
 
 pub(crate) mod access;
+mod audit;
 mod cluster;
 mod docs;
 mod events;
@@ -19,6 +20,7 @@ mod queues;
 mod servers;
 mod submit;
 mod tasks;
+mod tokens;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -34,6 +36,7 @@ use utoipa_axum::routes;
 use self::access::{Declared, Permission, Routes};
 pub(crate) use self::guard::RequestIds;
 use self::problem::{Answer, refuse};
+use crate::auth::Secured;
 use crate::config::ServerConfig;
 use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) hosts: Vec<String>,
     pub(crate) request_ids: RequestIds,
     pub(crate) space: DiskSpace,
+    /// There if this server asks who calls.
+    pub(crate) secured: Option<Arc<Secured>>,
     /// A permit for each stream that somebody follows.
     pub(crate) followers: Arc<Semaphore>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -84,8 +89,8 @@ impl App {
 /// Every route with its permission.
 pub(crate) fn routes() -> Routes {
     use Permission::{
-        ManageCluster, ManageJobs, ManageNodes, ManageQueues, Public, ReadCluster, ReadJobs,
-        SubmitJobs,
+        Join, Known, ManageCluster, ManageJobs, ManageNodes, ManageQueues, ManageTokens, Public,
+        ReadAudit, ReadCluster, ReadJobs, SubmitJobs, Work,
     };
     Routes::new()
         .at(SubmitJobs, routes!(submit::submit_jobs))
@@ -123,6 +128,13 @@ pub(crate) fn routes() -> Routes {
         .at(ManageCluster, routes!(servers::transfer_lead))
         .anywhere(ReadCluster, routes!(cluster::metrics))
         .anywhere(ReadCluster, routes!(events::follow_events))
+        .at(ManageTokens, routes!(tokens::list_tokens))
+        .at(ManageTokens, routes!(tokens::create_token))
+        .at(ManageTokens, routes!(tokens::revoke_token))
+        .at(Join, routes!(tokens::join))
+        .anywhere(Work, routes!(tokens::renew))
+        .anywhere(Known, routes!(tokens::whoami))
+        .at(ReadAudit, routes!(audit::list_audit))
         .anywhere(Public, routes!(meta::health))
         .anywhere(Public, routes!(meta::ready))
         .anywhere(Public, routes!(meta::version))
@@ -165,8 +177,10 @@ async fn method_not_allowed(method: http::Method, uri: http::Uri) -> impl IntoRe
 }
 
 #[cfg(test)]
+mod security_tests;
+#[cfg(test)]
 mod tests {
-    use super::access::{Declared, Permission};
+    use super::access::Declared;
 
     /// Every route and what it takes. A new route is added here on purpose.
     #[test]
@@ -181,12 +195,14 @@ mod tests {
 delete /v1/cluster/servers/{id} ManageCluster
 delete /v1/nodes/{name} ManageNodes
 delete /v1/queues/{name} ManageQueues
+delete /v1/tokens/{id} ManageTokens
 get /docs Public
 get /healthz Public
 get /metrics ReadCluster
 get /openapi.json Public
 get /problems/{code} Public
 get /readyz Public
+get /v1/audit ReadAudit
 get /v1/cluster/stats ReadCluster
 get /v1/cluster/status ReadCluster
 get /v1/events ReadCluster
@@ -204,7 +220,9 @@ get /v1/tasks/{id} ReadJobs
 get /v1/tasks/{id}/attempts ReadJobs
 get /v1/tasks/{id}/explain ReadJobs
 get /v1/tasks/{id}/logs ReadJobs
+get /v1/tokens ManageTokens
 get /v1/version Public
+get /v1/whoami Known
 get /version Public
 patch /v1/queues/{name} ManageQueues
 post /v1/cluster/servers ManageCluster
@@ -215,19 +233,17 @@ post /v1/jobs/validate SubmitJobs
 post /v1/jobs/{id}/cancel ManageJobs
 post /v1/jobs/{id}/kill ManageJobs
 post /v1/jobs/{id}/retry SubmitJobs
+post /v1/join Join
 post /v1/nodes/{name}/drain ManageNodes
 post /v1/nodes/{name}/undrain ManageNodes
 post /v1/queues/{name}/pause ManageQueues
 post /v1/queues/{name}/purge ManageQueues
 post /v1/queues/{name}/resume ManageQueues
+post /v1/renew Work
+post /v1/tokens ManageTokens
 put /v1/queues/{name} ManageQueues";
         let mut told = told;
         told.sort();
         assert_eq!(told.join("\n"), wanted);
-        assert!(
-            table
-                .iter()
-                .all(|route| !matches!(route.permission, Permission::Work | Permission::Replicate))
-        );
     }
 }

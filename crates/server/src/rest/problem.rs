@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use rota_api::{ErrorCode, Mistake, PROBLEM_JSON, Problem};
 use rota_core::command::Rejection;
 
@@ -62,6 +62,10 @@ impl IntoResponse for Refused {
         if let Some(pause) = self.retry_after {
             let seconds = pause.as_secs().max(1);
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer realm=\"rota\"");
+            response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
         }
         response.extensions_mut().insert(self);
         response
@@ -135,6 +139,7 @@ pub(crate) enum About {
     Job,
     Queue,
     Node,
+    Token,
 }
 
 /// The refusal that tells of a rejection.
@@ -143,9 +148,10 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownJob(_), _) => ErrorCode::JobNotFound,
         (Rejection::NothingToCancel(_), _) => ErrorCode::NothingToCancel,
         (Rejection::UnknownQueue(_), About::Job) => ErrorCode::UnknownQueue,
-        (Rejection::UnknownQueue(_), About::Queue | About::Node | About::Cluster) => {
-            ErrorCode::QueueNotFound
-        }
+        (
+            Rejection::UnknownQueue(_),
+            About::Queue | About::Node | About::Cluster | About::Token,
+        ) => ErrorCode::QueueNotFound,
         (Rejection::QueueExists(_), _) => ErrorCode::QueueExists,
         (Rejection::QueueNotEmpty(_), _) => ErrorCode::QueueNotEmpty,
         (Rejection::QueueProtected(_), _) => ErrorCode::QueueProtected,
@@ -159,7 +165,9 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
         (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
         (Rejection::Invalid { .. }, About::Queue) => ErrorCode::InvalidQueue,
-        (Rejection::Invalid { .. }, About::Node | About::Cluster) => ErrorCode::InvalidRequest,
+        (Rejection::Invalid { .. }, About::Node | About::Cluster | About::Token) => {
+            ErrorCode::InvalidRequest
+        }
     };
     let refused = refuse(code, explain_rejection(rejection));
     match rejection {

@@ -25,7 +25,7 @@ use crate::handle::Urgency;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-const SUBMITTER: HeaderName = HeaderName::from_static("x-rota-submitter");
+pub(super) const SUBMITTER: HeaderName = HeaderName::from_static("x-rota-submitter");
 const NDJSON: &str = "application/x-ndjson";
 
 /// For the description; the handlers read them by themselves.

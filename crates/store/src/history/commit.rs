@@ -11,9 +11,9 @@ use rota_types::{AttemptId, JobId};
 
 use super::pending::{Batch, Pending};
 use super::tables::{
-    ATTEMPTS, BLOCK_TASKS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS,
+    ATTEMPTS, AUDIT, BLOCK_TASKS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS,
     KEY_DURABLE, KEY_JOBS, META, begin_write, encode_attempts, encode_cancelled, encode_job,
-    failed, state_number,
+    encode_noted, failed, state_number,
 };
 use crate::StoreError;
 
@@ -48,6 +48,7 @@ fn store(database: &Database, batch: &Batch) -> Result<(), StoreError> {
     let write = begin_write(database)?;
     store_attempts(&write, batch)?;
     store_cancelled(&write, batch)?;
+    store_noted(&write, batch)?;
     count_jobs(&write, store_jobs(&write, batch)?)?;
     {
         let mut meta = write.open_table(META).map_err(failed("writing"))?;
@@ -148,6 +149,15 @@ fn store_cancelled(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreE
         let key = (cancelled.job.0, batch.last.0, part);
         let row = encode_cancelled(cancelled);
         table.insert(key, row.as_slice()).map_err(failed("writing"))?;
+    }
+    Ok(())
+}
+
+fn store_noted(write: &WriteTransaction, batch: &Batch) -> Result<(), StoreError> {
+    let mut table = write.open_table(AUDIT).map_err(failed("writing"))?;
+    for (key, (noted, at)) in &batch.noted {
+        let row = encode_noted(key.0, noted, *at);
+        table.insert(*key, row.as_slice()).map_err(failed("writing"))?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use rota_core::event::{AttemptRecord, Event};
 use rota_core::job::FinishedJob;
+use rota_core::token::Noted;
 use rota_types::{AttemptId, JobId, LogIndex, Timestamp};
 use rota_wire::history::TasksCancelled;
 
@@ -39,11 +40,13 @@ pub(super) struct Batch {
     pub jobs: BTreeMap<JobId, Arc<FinishedJob>>,
     pub attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub cancelled: Vec<TasksCancelled>,
+    /// By log index and place in the entry.
+    pub noted: BTreeMap<(u64, u32), (Noted, Timestamp)>,
 }
 
 impl Batch {
     fn len(&self) -> usize {
-        self.jobs.len() + self.attempts.len() + self.cancelled.len()
+        self.jobs.len() + self.attempts.len() + self.cancelled.len() + self.noted.len()
     }
 
     fn take(&mut self, at: Timestamp, event: &Event) {
@@ -60,6 +63,12 @@ impl Batch {
             Event::JobFinished(job) => {
                 self.jobs.insert(job.id, Arc::new(FinishedJob::clone(job)));
             }
+            Event::Noted(noted) => {
+                let index = self.last.0;
+                let part = self.noted.range((index, 0)..).count();
+                let key = (index, u32::try_from(part).unwrap_or(u32::MAX));
+                self.noted.insert(key, (Noted::clone(noted), at));
+            }
             Event::JobSubmitted(_)
             | Event::AttemptsCreated(_)
             | Event::StopRequested(_)
@@ -75,8 +84,7 @@ impl Batch {
             | Event::ServerRemoved(_)
             | Event::LevelRaised(_)
             | Event::TokenAdded(_)
-            | Event::TokenRevoked(_)
-            | Event::Noted(_) => {}
+            | Event::TokenRevoked(_) => {}
         }
     }
 }

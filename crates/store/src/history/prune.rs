@@ -5,8 +5,8 @@ use rota_core::job::FinishedJob;
 use rota_types::{JobId, Span, Timestamp};
 
 use super::tables::{
-    ATTEMPTS, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS, KEY_JOBS, META,
-    begin_write, decode_job, failed, state_number,
+    ATTEMPTS, AUDIT, BY_AGE, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS, KEY_JOBS,
+    META, begin_write, decode_job, decode_noted, failed, state_number,
 };
 use crate::StoreError;
 
@@ -15,7 +15,7 @@ use crate::StoreError;
 pub struct Retention {
     /// Finished jobs.
     pub jobs_max: u64,
-    /// How long ago a job may have finished.
+    /// How long ago a job may have finished, and a request may have been made.
     pub age_max: Span,
 }
 
@@ -34,8 +34,35 @@ pub(super) fn prune(
             break;
         }
     }
+    more |= !remove_notes(&write, retention, now, &mut left)?;
     write.commit().map_err(failed("syncing"))?;
     Ok(more)
+}
+
+/// Removes notes of the audit that are older than jobs may be. Returns whether none is left to remove.
+fn remove_notes(
+    write: &WriteTransaction,
+    retention: &Retention,
+    now: Timestamp,
+    left: &mut usize,
+) -> Result<bool, StoreError> {
+    let mut audit = write.open_table(AUDIT).map_err(failed("writing"))?;
+    loop {
+        let oldest = match audit.first().map_err(failed("reading"))? {
+            Some((key, row)) => {
+                let key = key.value();
+                let (_, at) = decode_noted(key.0, row.value())?;
+                (now.since(at) > retention.age_max).then_some(key)
+            }
+            None => None,
+        };
+        let Some(key) = oldest else { return Ok(true) };
+        if *left == 0 {
+            return Ok(false);
+        }
+        *left -= 1;
+        audit.remove(key).map_err(failed("writing"))?;
+    }
 }
 
 /// The job that finished first, if it is not to be kept.

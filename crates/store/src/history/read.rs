@@ -6,17 +6,18 @@ use std::sync::Arc;
 use redb::{Database, ReadTransaction, ReadableDatabase};
 use rota_core::event::AttemptRecord;
 use rota_core::job::FinishedJob;
+use rota_core::token::Noted;
 use rota_types::limits::{ATTEMPTS_MAX, LOST_ATTEMPTS_MAX};
-use rota_types::{AttemptId, JobId, TaskId};
+use rota_types::{AttemptId, JobId, LogIndex, TaskId, Timestamp};
 use rota_wire::history::TasksCancelled;
 
 use super::pending::Pending;
 use super::tables::{
-    ATTEMPTS, AttemptKey, BLOCK_TASKS, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED, JOBS,
-    KEY_JOBS, META, attempts_span, decode_attempts, decode_cancelled, decode_job, failed,
-    state_number,
+    ATTEMPTS, AUDIT, AttemptKey, BLOCK_TASKS, BY_LABEL, BY_NAME, BY_QUEUE, BY_STATE, CANCELLED,
+    JOBS, KEY_JOBS, META, attempts_span, decode_attempts, decode_cancelled, decode_job,
+    decode_noted, failed, state_number,
 };
-use super::{JobFilter, Page};
+use super::{Audited, JobFilter, Page};
 use crate::StoreError;
 
 /// Jobs looked at for one page: a filter that few jobs meet ends the page early.
@@ -248,4 +249,31 @@ pub(super) fn cancelled(
         found.insert((index, u64::from(part)), decode_cancelled(job, row.value())?);
     }
     Ok(found.into_values().collect())
+}
+
+pub(super) fn audit(
+    database: &Database,
+    pending: &Pending,
+    before: Option<(LogIndex, u32)>,
+    limit: usize,
+) -> Result<Vec<Audited>, StoreError> {
+    let end = before.map_or((u64::MAX, u32::MAX), |(index, part)| (index.0, part));
+    let told = |(index, part): (u64, u32), (noted, at): (Noted, Timestamp)| Audited {
+        index: LogIndex(index),
+        part,
+        at,
+        noted,
+    };
+    let waiting = pending.read(|batch| {
+        let newest = batch.noted.range(..end).rev().take(limit);
+        newest.map(|(key, noted)| (*key, noted.clone())).collect::<Vec<_>>()
+    });
+    let mut found: BTreeMap<_, _> = waiting.into_iter().flatten().collect();
+    let table = begin(database)?.open_table(AUDIT).map_err(failed("reading"))?;
+    for row in table.range(..end).map_err(failed("reading"))?.rev().take(limit) {
+        let (key, row) = row.map_err(failed("reading"))?;
+        let key = key.value();
+        found.insert(key, decode_noted(key.0, row.value())?);
+    }
+    Ok(found.into_iter().rev().take(limit).map(|(key, noted)| told(key, noted)).collect())
 }

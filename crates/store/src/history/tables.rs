@@ -8,7 +8,8 @@ use redb::{
 };
 use rota_core::event::AttemptRecord;
 use rota_core::job::{FinishedJob, JobState};
-use rota_types::{JobId, LogIndex};
+use rota_core::token::Noted;
+use rota_types::{JobId, LogIndex, Timestamp};
 use rota_wire::DecodeError;
 use rota_wire::history::TasksCancelled;
 
@@ -45,6 +46,9 @@ pub(super) const ATTEMPTS: TableDefinition<'_, AttemptKey, &[u8]> =
 /// (Job, log index, part) → tasks that were cancelled together.
 pub(super) const CANCELLED: TableDefinition<'_, (u64, u64, u32), &[u8]> =
     TableDefinition::new("cancelled");
+
+/// (Log index, part) → who asked for what.
+pub(super) const AUDIT: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("audit");
 
 const KEY_FORMAT: &str = "format";
 const KEY_OWNER: &str = "owner";
@@ -95,6 +99,7 @@ pub(super) fn open(
         write.open_table(BY_LABEL).map_err(failed("opening"))?;
         write.open_table(ATTEMPTS).map_err(failed("opening"))?;
         write.open_table(CANCELLED).map_err(failed("opening"))?;
+        write.open_table(AUDIT).map_err(failed("opening"))?;
     }
     write.commit().map_err(failed("writing"))?;
     Ok(database)
@@ -193,4 +198,13 @@ pub(super) fn encode_cancelled(cancelled: &TasksCancelled) -> Vec<u8> {
 
 pub(super) fn decode_cancelled(job: JobId, row: &[u8]) -> Result<TasksCancelled, StoreError> {
     rota_wire::history::decode_tasks_cancelled(checked(row, job)?).map_err(unreadable)
+}
+
+/// A note; its checksum covers its place in the log.
+pub(super) fn encode_noted(index: u64, noted: &Noted, at: Timestamp) -> Vec<u8> {
+    protect(rota_wire::history::encode_noted(noted, at), JobId(index))
+}
+
+pub(super) fn decode_noted(index: u64, row: &[u8]) -> Result<(Noted, Timestamp), StoreError> {
+    rota_wire::history::decode_noted(checked(row, JobId(index))?).map_err(unreadable)
 }

@@ -10,8 +10,8 @@ use rota_types::{JobId, LogIndex};
 use super::History;
 use super::commit::{JobTables, count_jobs};
 use super::tables::{
-    ATTEMPTS, CANCELLED, JOBS, KEY_DURABLE, META, begin_write, decode_attempts, decode_cancelled,
-    decode_job, failed,
+    ATTEMPTS, AUDIT, CANCELLED, JOBS, KEY_DURABLE, META, begin_write, decode_attempts,
+    decode_cancelled, decode_job, decode_noted, failed,
 };
 use crate::{Identity, StoreError};
 
@@ -29,6 +29,8 @@ pub enum Table {
     Attempts,
     /// Tasks that were cancelled before they had an attempt.
     Cancelled,
+    /// Who asked for what.
+    Audit,
 }
 
 /// One row.
@@ -64,6 +66,7 @@ impl History {
         parts.table(&read, CANCELLED, Table::Cancelled, |(job, index, part)| {
             vec![job, index, u64::from(part)]
         })?;
+        parts.table(&read, AUDIT, Table::Audit, |(index, part)| vec![index, u64::from(part)])?;
         parts.flush();
         Ok(reached)
     }
@@ -167,6 +170,7 @@ fn insert(write: &WriteTransaction, rows: &[Row]) -> Result<u64, StoreError> {
     let mut jobs = JobTables::open(write)?;
     let mut attempts = write.open_table(ATTEMPTS).map_err(failed("writing"))?;
     let mut cancelled = write.open_table(CANCELLED).map_err(failed("writing"))?;
+    let mut audit = write.open_table(AUDIT).map_err(failed("writing"))?;
     let mut added = 0;
     for Row { table, key, value } in rows {
         let small = |number: u64| u32::try_from(number).map_err(|_| misplaced());
@@ -184,6 +188,11 @@ fn insert(write: &WriteTransaction, rows: &[Row]) -> Result<u64, StoreError> {
                 decode_cancelled(JobId(*job), value)?;
                 let key = (*job, *index, small(*part)?);
                 cancelled.insert(key, value.as_slice()).map_err(failed("writing"))?;
+            }
+            (Table::Audit, [index, part]) => {
+                decode_noted(*index, value)?;
+                let key = (*index, small(*part)?);
+                audit.insert(key, value.as_slice()).map_err(failed("writing"))?;
             }
             _ => return Err(misplaced()),
         }

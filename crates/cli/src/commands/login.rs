@@ -1,0 +1,97 @@
+//! `rota login`: keeps a cluster and a token for it.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+
+use clap::Args;
+use rota_api::{ErrorCode, Secret};
+use rota_client::{Access, Client, ClientConfig};
+
+use super::App;
+use crate::config::{self, Kept};
+use crate::screen::clean;
+use crate::trouble::{Result, Trouble};
+
+/// `rota login`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota login --server https://rota.example:7600 --ca ca.pem     asks for the token
+  rota login lab --server https://10.0.0.7:7600 --ca ca.pem < token.txt
+  ROTA_TOKEN=$(cat token.txt) rota login lab --server https://10.0.0.7:7600 --ca ca.pem
+
+The token is checked with the server and kept in the configuration file, which nobody else may read.
+The cluster's ca.pem is in the directory credentials below the data directory of each server. The context
+becomes the current one.")]
+pub(crate) struct LoginArgs {
+    /// The name of the context
+    #[arg(default_value = "cluster")]
+    name: String,
+    /// The certificate of the cluster's authority
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Checks a token and keeps it.
+pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<u8> {
+    let Some(path) = &app.config.path else {
+        let message = "there is no place for a configuration file: HOME is not set";
+        return Err(Trouble::new(ErrorCode::InvalidConfig, message).hint("set HOME or ROTA_CONFIG"));
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if args.name.is_empty() || !args.name.bytes().all(plain) {
+        let message = format!("\"{}\" is not a name for a context", args.name);
+        return Err(Trouble::usage(message).hint("use letters, digits, - and _"));
+    }
+    let servers = app.config.servers.value.clone();
+    if !servers.iter().all(|server| server.starts_with("https://")) {
+        let message =
+            "a token is sent over TLS only, and the server's address does not begin with https://";
+        return Err(Trouble::usage(message).hint("name it: --server https://HOST:7600"));
+    }
+    let authority = match &args.ca {
+        Some(file) => {
+            Some(std::fs::read_to_string(file).map_err(|error| Trouble::file(file, &error))?)
+        }
+        None => app.config.access.authority.clone(),
+    };
+    let token = match std::env::var("ROTA_TOKEN") {
+        Ok(token) if !token.is_empty() => token,
+        _ => ask(app)?,
+    };
+    let access = Access { authority: authority.clone(), token: Some(Secret(token.clone())) };
+    let client = Client::new(&ClientConfig {
+        servers: servers.clone(),
+        timeout: app.config.timeout.value,
+        retry: true,
+        submitter: None,
+        access,
+    })?;
+    let who = client.whoami().await?;
+    let kept = Kept { name: &args.name, servers: &servers, authority, token: &token };
+    config::keep(path, &kept)?;
+    let line = format!(
+        "logged in to {} as {} ({}) · context {} in {}",
+        servers.join(", "),
+        clean(&who.name),
+        clean(&who.role),
+        args.name,
+        path.display()
+    );
+    app.out.answer(&who, &args.name, &line)?;
+    Ok(0)
+}
+
+/// Reads the token from standard input.
+fn ask(app: &App) -> Result<String> {
+    if std::io::stdin().is_terminal() {
+        app.screen().note("token:");
+    }
+    let mut line = String::new();
+    let read = std::io::stdin().lock().read_line(&mut line);
+    let token = line.trim();
+    if read.is_err() || token.is_empty() {
+        let hint = "paste it, pipe it in, or set ROTA_TOKEN";
+        return Err(Trouble::usage("no token was given").hint(hint));
+    }
+    Ok(token.to_owned())
+}
