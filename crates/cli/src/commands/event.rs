@@ -29,7 +29,7 @@ pub(crate) struct FollowArgs {
     /// Only about this job
     #[arg(long, add = complete::jobs())]
     job: Option<String>,
-    /// Only these kinds: job, task, node, queue
+    /// Only these kinds: job, task, node, queue, server, token, audit
     #[arg(long = "type", value_name = "KIND")]
     types: Vec<String>,
     /// Begin after this event: INDEX or INDEX:SEQ

@@ -188,7 +188,6 @@ async fn every_route_asks_everybody_for_what_it_declares() {
                 status @ (401 | 403) => Some(status),
                 429 => Some(401),
                 _ => None,
-                (Permission::Replicate, "server") => None,
             };
             if status == Some(401) && answer.status() == 401 {
                 assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"rota\"");
