@@ -64,6 +64,10 @@ impl Permission {
             Self::ManageNodes => "drain and remove nodes",
             Self::ManageQueues => "create, change, pause and remove queues",
             Self::ManageCluster => "add and remove servers, and hand over the lead",
+            Self::ManageTokens => "make, list and revoke tokens",
+            Self::ReadAudit => "read who changed what",
+            Self::Known => "be somebody, whoever it is",
+            Self::Join => "hold a token for joining",
             Self::Work => "be a worker",
             Self::Replicate => "be a server of the cluster",
         }
