@@ -197,7 +197,8 @@ impl Controller {
                 | Event::LevelRaised(_)
                 | Event::TokenAdded(_)
                 | Event::TokenRevoked(_)
-                | Event::Noted(_) => {}
+                | Event::Noted(_)
+                | Event::Kv(_) => {}
             }
         }
     }
@@ -294,6 +295,7 @@ fn may_start_something(event: &Event) -> bool {
         | Event::LevelRaised(_)
         | Event::TokenAdded(_)
         | Event::TokenRevoked(_)
-        | Event::Noted(_) => false,
+        | Event::Noted(_)
+        | Event::Kv(_) => false,
     }
 }

@@ -7,6 +7,7 @@ use crate::event::Event;
 use crate::state::State;
 
 mod cancel;
+mod kv;
 mod node;
 mod plan;
 mod queue;
@@ -63,6 +64,7 @@ impl State {
             Command::RemoveQueue { queue } => self.remove_queue(queue, events),
             Command::Servers(command) => self.change_servers(command, events),
             Command::Tokens(command) => self.change_tokens(command, events),
+            Command::Kv(command) => self.apply_kv(command, events),
             Command::Tick => {
                 self.tick(events);
                 Ok(Reply::Done)

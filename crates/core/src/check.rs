@@ -36,6 +36,8 @@ pub enum Violation {
     I11Limit(String),
     /// I16: a join token has no use left, or a token is not under its id.
     I16Token(String),
+    /// I17: the key-value store contradicts itself.
+    I17Kv(String),
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
         self.check_indexes(&mut found);
         self.check_limits(&mut found);
         self.check_tokens(&mut found);
+        found.extend(self.kv.check().into_iter().map(Violation::I17Kv));
         found
     }
 

@@ -9,6 +9,7 @@ use rota_types::{
     Resources, ServerId, Span, Steady, TaskId, Timestamp,
 };
 
+use crate::kv::{KvCommand, KvRejection, KvReply};
 use crate::queue::{Discipline, Placement as PlacementKind};
 use crate::server::ServerCommand;
 use crate::token::{Note, TokenCommand};
@@ -85,7 +86,9 @@ pub enum Command {
     Tokens(TokenCommand),
     /// Say who asked for the commands before this one.
     Note(Note),
-    /// Nothing but the passing of time: back-offs end, idempotency keys expire.
+    /// Change the key-value store, its sessions or its locks.
+    Kv(KvCommand),
+    /// Nothing but the passing of time: back-offs and sessions end, idempotency keys expire.
     Tick,
 }
 
@@ -351,6 +354,8 @@ pub enum Reply {
     Node(NodeId),
     /// A server is known under this id.
     Server(ServerId),
+    /// The key-value store answers.
+    Kv(KvReply),
     /// Done.
     Done,
 }
@@ -389,6 +394,8 @@ pub enum Rejection {
     TokenExists(Box<str>),
     /// The key was used for another request.
     IdempotencyConflict(Box<str>),
+    /// The key-value store refuses.
+    Kv(KvRejection),
     /// A limit would be exceeded.
     Limit {
         /// Which field or count, as users know it.
@@ -405,4 +412,10 @@ pub enum Rejection {
         /// Why.
         why: &'static str,
     },
+}
+
+impl From<KvRejection> for Rejection {
+    fn from(rejection: KvRejection) -> Self {
+        Self::Kv(rejection)
+    }
 }

@@ -7,6 +7,7 @@ use rota_types::{AttemptId, JobId, NodeId, RangeSet, ServerId, Steady, TaskId, T
 
 use crate::command::{Failure, Placement};
 use crate::job::{FinishedJob, TaskState};
+use crate::kv::KvEvent;
 use crate::token::Noted;
 
 /// A fact. Events come in the order in which they became true; the state already holds them.
@@ -64,6 +65,8 @@ pub enum Event {
     ServerRemoved(ServerId),
     /// What this feature level brings is on.
     LevelRaised(u32),
+    /// Something changed in the key-value store.
+    Kv(KvEvent),
 }
 
 /// An attempt that is over: what the history keeps of it.

@@ -6,10 +6,14 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::hash::{Hash, Hasher};
 
-use rota_types::{JobId, LogIndex, NodeId, QueueId, RangeSet, ServerId, Steady, TaskId, Timestamp};
+use rota_types::{
+    JobId, LogIndex, NodeId, QueueId, RangeSet, Revision, ServerId, SessionId, Steady, TaskId,
+    Timestamp,
+};
 
 use crate::command::{JobSpec, NodeSpec, QueueSpec};
 use crate::job::{Job, Slot, TaskState};
+use crate::kv::{Lock, Pair};
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::server::Server;
@@ -17,9 +21,11 @@ use crate::state::{GroupAt, State, slot_of};
 use crate::task::{Phase, Task};
 use crate::token::Token;
 
+pub use crate::kv::SessionRecord;
 pub use crate::state::KeyUse;
 
-/// One piece of the state. A snapshot is a [`Record::Meta`] followed by servers, queues, nodes, jobs, tasks, keys and tokens, each by id.
+/// One piece of the state. A snapshot is a [`Record::Meta`] followed by servers, queues, nodes, jobs, tasks, idempotency keys, tokens,
+/// sessions, keys of the key-value store and locks, each by id or name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// Positions, clocks and counters.
@@ -38,6 +44,12 @@ pub enum Record {
     Key(Arc<str>, KeyUse),
     /// One token.
     Token(Token),
+    /// One session.
+    Session(SessionRecord),
+    /// One key of the key-value store.
+    Pair(Arc<str>, Pair),
+    /// One lock.
+    Lock(Arc<str>, Lock),
 }
 
 /// Positions, clocks and counters.
@@ -59,6 +71,10 @@ pub struct Meta {
     pub next_server: ServerId,
     /// The feature level.
     pub level: u32,
+    /// The id that the next session will get.
+    pub next_session: SessionId,
+    /// The revision of the key-value store.
+    pub revision: Revision,
 }
 
 /// One queue.
@@ -137,6 +153,8 @@ impl State {
             next_queue: self.next_queue,
             next_server: self.next_server,
             level: self.level,
+            next_session: self.kv.next_session,
+            revision: self.kv.revision,
         });
         let servers = self.servers.values().map(|server| Record::Server(server.clone()));
         let queues = self.queues.iter().map(|(id, queue)| {
@@ -166,6 +184,7 @@ impl State {
             .chain(tasks)
             .chain(keys)
             .chain(tokens)
+            .chain(self.kv.records())
     }
 
     fn job_record(&self, id: JobId, job: &Job) -> JobRecord {
@@ -217,6 +236,8 @@ impl State {
                 self.next_queue = meta.next_queue;
                 self.next_server = meta.next_server;
                 self.level = meta.level;
+                self.kv.next_session = meta.next_session;
+                self.kv.revision = meta.revision;
                 return Ok(true);
             }
             Record::Server(server) => {
@@ -240,6 +261,9 @@ impl State {
             Record::Token(token) => {
                 self.tokens.insert(token.spec.id.clone(), token);
             }
+            Record::Session(session) => self.kv.restore_session(session),
+            Record::Pair(key, pair) => self.kv.restore_pair(key, pair)?,
+            Record::Lock(name, lock) => self.kv.restore_lock(name, lock)?,
         }
         Ok(false)
     }

@@ -21,6 +21,7 @@ pub mod check;
 pub mod explain;
 pub mod image;
 pub mod job;
+pub mod kv;
 pub mod node;
 mod pool;
 pub mod queue;

@@ -13,6 +13,7 @@ use rota_types::{
 
 use crate::command::{QueueSpec, Shape};
 use crate::job::{Group, Job, Rare, Slot, TaskState, Terms};
+use crate::kv::Store;
 use crate::node::Node;
 use crate::pool::Pool;
 use crate::queue::{DEFAULT_QUEUE, Queue};
@@ -40,6 +41,7 @@ pub struct State {
     pub(crate) keys: BTreeMap<Arc<str>, KeyUse>,
     pub(crate) tokens: BTreeMap<Box<str>, Token>,
     pub(crate) live_jobs_max: usize,
+    pub(crate) kv: Store,
     // Derived: recomputed by `check`, rebuilt by `image`.
     pub(crate) shapes: Shapes,
     pub(crate) terms: Pool<Terms>,
@@ -104,6 +106,7 @@ impl State {
             keys: BTreeMap::new(),
             tokens: BTreeMap::new(),
             live_jobs_max: LIVE_JOBS_MAX,
+            kv: Store::default(),
             shapes: Shapes::default(),
             terms: Pool::default(),
             submitters: Pool::default(),
@@ -300,6 +303,12 @@ impl State {
         self.tokens.get(id)
     }
 
+    /// The key-value store, with its sessions and locks.
+    #[must_use]
+    pub fn kv(&self) -> &Store {
+        &self.kv
+    }
+
     /// What a node must run: the whole truth that its worker needs.
     pub fn desired(&self, node: NodeId) -> impl Iterator<Item = (AttemptId, &Attempt)> {
         let live = self.nodes.get(&node).map(|node| &node.live);
@@ -309,7 +318,7 @@ impl State {
         })
     }
 
-    /// When a [`Tick`](crate::command::Command::Tick) would next be worth its entry: at the end of a back-off, and for idempotency
+    /// When a [`Tick`](crate::command::Command::Tick) would next be worth its entry: at the end of a back-off or a session, and for idempotency
     /// keys at most once a second, because each of them expires at an instant of its own.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Steady> {
@@ -319,7 +328,7 @@ impl State {
             let second = Span::from_secs(1).micros();
             Steady(end.checked_next_multiple_of(second).unwrap_or(end))
         });
-        [waiting, key].into_iter().flatten().min()
+        [waiting, key, self.kv.next_deadline()].into_iter().flatten().min()
     }
 
     pub(crate) fn add_queue(&mut self, spec: QueueSpec) {

@@ -198,7 +198,8 @@ impl Metrics {
             | Event::LevelRaised(_)
             | Event::TokenAdded(_)
             | Event::TokenRevoked(_)
-            | Event::Noted(_) => {}
+            | Event::Noted(_)
+            | Event::Kv(_) => {}
         }
     }
 
@@ -290,7 +291,8 @@ fn makes_room(event: &Event) -> bool {
         | Event::LevelRaised(_)
         | Event::TokenAdded(_)
         | Event::TokenRevoked(_)
-        | Event::Noted(_) => false,
+        | Event::Noted(_)
+        | Event::Kv(_) => false,
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rota_core::event::Event;
+use rota_core::kv::KvEvent;
 use rota_types::{LogIndex, Timestamp};
 use tokio::sync::watch;
 
@@ -144,8 +145,20 @@ fn weight(events: &[Event]) -> usize {
             | Event::TokenAdded(_)
             | Event::TokenRevoked(_)
             | Event::Noted(_) => 64,
+            Event::Kv(event) => kv_bytes(event),
         })
         .sum()
+}
+
+/// Roughly the bytes that an event of the key-value store keeps alive.
+fn kv_bytes(event: &KvEvent) -> usize {
+    match event {
+        KvEvent::KeyChanged { key, pair, .. } => {
+            128 + key.len() + pair.as_ref().map_or(0, |pair| pair.value.len())
+        }
+        KvEvent::LockPassed { lock, value, .. } => 128 + lock.len() + value.len(),
+        KvEvent::SessionOpened(_) | KvEvent::SessionEnded { .. } => 64,
+    }
 }
 
 #[cfg(test)]

@@ -143,7 +143,8 @@ impl Sessions {
             | Event::LevelRaised(_)
             | Event::TokenAdded(_)
             | Event::TokenRevoked(_)
-            | Event::Noted(_) => {}
+            | Event::Noted(_)
+            | Event::Kv(_) => {}
         }
     }
 

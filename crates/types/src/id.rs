@@ -53,6 +53,14 @@ define_id!(
     /// A position in the replicated log; the first entry has index 1.
     LogIndex(u64)
 );
+define_id!(
+    /// A session: what the keys and locks of one client live as long as.
+    SessionId(u64)
+);
+define_id!(
+    /// A position in the history of the key-value store: it rises by one with each change.
+    Revision(u64)
+);
 
 /// A task: the smallest unit that is placed. Printed `17.3`: job 17, task 3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,7 +18,10 @@ mod resources;
 mod time;
 
 pub use constraint::{Constraint, Labels, Predicate, Unmet};
-pub use id::{AttemptId, JobId, LogIndex, NodeId, ParseIdError, QueueId, ServerId, TaskId};
+pub use id::{
+    AttemptId, JobId, LogIndex, NodeId, ParseIdError, QueueId, Revision, ServerId, SessionId,
+    TaskId,
+};
 pub use job_map::JobMap;
 pub use kind::{ActionKind, ActionKinds};
 pub use range_set::RangeSet;

@@ -78,10 +78,40 @@ pub const TAIL_BYTES_MAX: usize = 8 << 10;
 pub const MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// Bytes of one encoded log entry.
 pub const ENTRY_BYTES_MAX: usize = 64 << 20;
+/// Bytes in a key of the key-value store, and in the name of a lock.
+pub const KEY_BYTES_MAX: usize = 512;
+/// Bytes in the value of a key.
+pub const KEY_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Keys in the key-value store.
+pub const KEYS_MAX: usize = 1_000_000;
+/// Bytes of all keys and their values, and of all claims to locks with theirs.
+pub const KEYS_BYTES_MAX: u64 = 64 << 20;
+/// Conditions of one request to the key-value store, and changes.
+pub const KEY_CHANGES_MAX: usize = 128;
+/// Keys that one request deletes by their prefix.
+pub const KEYS_DELETED_MAX: u32 = 10_000;
+/// Sessions that are open.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Keys that are bound to one session.
+pub const SESSION_KEYS_MAX: usize = 10_000;
+/// The shortest time that a session lives without being renewed.
+pub const SESSION_TTL_MIN: Span = Span::from_secs(1);
+/// The longest time that a session lives without being renewed.
+pub const SESSION_TTL_MAX: Span = Span::from_secs(24 * 3600);
+/// Claims to locks, those of the holders included.
+pub const CLAIMS_MAX: usize = 100_000;
+/// Claims that wait for one lock.
+pub const LOCK_WAITERS_MAX: usize = 1_000;
+/// Bytes of the value of a claim to a lock.
+pub const CLAIM_VALUE_BYTES_MAX: usize = 4 << 10;
 
 const _: () = assert!(GROUPS_MAX as u64 <= JOB_TASKS_MAX as u64);
 const _: () = assert!(JOB_TASKS_MAX as u64 <= LIVE_TASKS_MAX);
 const _: () = assert!(LOST_ATTEMPTS_MAX <= ATTEMPTS_MAX);
 const _: () = assert!(ACTION_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(BATCH_MAX * TAIL_BYTES_MAX <= 2 * ENTRY_BYTES_MAX);
+const _: () = assert!(KEY_CHANGES_MAX * KEY_VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(LOCK_WAITERS_MAX * CLAIM_VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
+const _: () = assert!(LOCK_WAITERS_MAX < CLAIMS_MAX);
+const _: () = assert!(SESSION_KEYS_MAX <= KEYS_MAX);
 const _: () = assert!(RESOURCE_AMOUNT_MAX <= 1 << f64::MANTISSA_DIGITS);

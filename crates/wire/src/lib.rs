@@ -10,6 +10,7 @@ pub mod action;
 mod common;
 mod error;
 pub mod history;
+mod kv;
 pub mod log;
 pub mod peer;
 mod server;

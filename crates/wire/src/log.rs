@@ -69,6 +69,7 @@ impl From<&Command> for pb::Command {
             Command::Servers(command) => Kind::Servers(command.into()),
             Command::Tokens(command) => Kind::Tokens(command.into()),
             Command::Note(note) => Kind::Note(note.into()),
+            Command::Kv(command) => Kind::Kv(command.into()),
             Command::Tick => Kind::Tick(pb::Unit {}),
         };
         Self { kind: Some(kind) }
@@ -101,6 +102,7 @@ impl TryFrom<pb::Command> for Command {
             Kind::Servers(command) => Self::Servers(command.try_into()?),
             Kind::Tokens(command) => Self::Tokens(command.try_into()?),
             Kind::Note(note) => Self::Note(note.into()),
+            Kind::Kv(command) => Self::Kv(command.try_into()?),
             Kind::Tick(pb::Unit {}) => Self::Tick,
         })
     }

@@ -7,10 +7,13 @@ use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record}
 use rota_core::server::Server;
 use rota_core::task::{Attempt, Phase, Task};
 use rota_core::token::Token;
-use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Span, Steady, TaskId, Timestamp};
+use rota_types::{
+    JobId, LogIndex, NodeId, QueueId, Revision, ServerId, SessionId, Span, Steady, TaskId,
+    Timestamp,
+};
 
 use crate::common::{micros, required};
-use crate::{DecodeError, pb};
+use crate::{DecodeError, kv, pb};
 
 /// The newest format of snapshots that this version reads, and the one it writes.
 const FORMAT: u32 = 0;
@@ -29,6 +32,9 @@ pub fn encode_record(record: &Record) -> Vec<u8> {
             spec: Some((&token.spec).into()),
             created_micros: token.created_at.0,
         }),
+        Record::Session(session) => Kind::Session(kv::session_to(session)),
+        Record::Pair(key, pair) => Kind::Pair(kv::pair_to(key, pair)),
+        Record::Lock(name, lock) => Kind::Lock(kv::lock_to(name, lock)),
         Record::Queue(queue) => Kind::Queue(pb::QueueRecord {
             id: queue.id.0,
             spec: Some((&queue.spec).into()),
@@ -71,6 +77,9 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
             spec: required("a token's description", token.spec)?.try_into()?,
             created_at: Timestamp(token.created_micros),
         }),
+        Kind::Session(session) => kv::session_from(&session),
+        Kind::Pair(pair) => kv::pair_from(pair),
+        Kind::Lock(lock) => kv::lock_from(lock)?,
         Kind::Queue(queue) => Record::Queue(QueueRecord {
             id: QueueId(queue.id),
             spec: required("a queue's settings", queue.spec)?.try_into()?,
@@ -111,6 +120,8 @@ fn meta_to(meta: &Meta) -> pb::Meta {
         next_queue: meta.next_queue.0,
         last_server: meta.next_server.0.saturating_sub(1),
         level: meta.level,
+        last_session: meta.next_session.0.saturating_sub(1),
+        revision: meta.revision.0,
     }
 }
 
@@ -127,6 +138,8 @@ fn meta_from(meta: &pb::Meta) -> Result<Meta, DecodeError> {
         next_queue: QueueId(meta.next_queue),
         next_server: ServerId(meta.last_server).next(),
         level: meta.level,
+        next_session: SessionId(meta.last_session).next(),
+        revision: Revision(meta.revision),
     })
 }
 

@@ -15,13 +15,16 @@ use rota_core::command::{
 use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
 use rota_core::job::{Counts, FinishedJob, TaskState};
+use rota_core::kv::{
+    AcquireLock, ChangeKeys, Claim, Condition, KeyChange, KvCommand, Lock, Pair, SessionRecord,
+};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_core::token::{Grant, Joins, Note, Noted, Role, Token, TokenCommand, TokenSpec};
 use rota_types::{
     ActionKind, ActionKinds, AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, QueueId,
-    RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
+    RangeSet, Resources, Revision, ServerId, SessionId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::{DecodeError, action, history, log, snapshot, worker};
@@ -300,6 +303,9 @@ fn commands_are_encoded_as_ever() {
     ] {
         check_command(name, Command::Servers(command));
     }
+    for (name, command) in kv_commands() {
+        check_command(name, Command::Kv(command));
+    }
     check_command("tick", Command::Tick);
 }
 
@@ -316,6 +322,8 @@ fn snapshot_records_are_encoded_as_ever() {
             next_queue: QueueId(3),
             next_server: ServerId(1),
             level: 0,
+            next_session: SessionId(1),
+            revision: Revision(0),
         }),
     );
     check_record(
@@ -329,6 +337,8 @@ fn snapshot_records_are_encoded_as_ever() {
             next_queue: QueueId(3),
             next_server: ServerId(4),
             level: 1,
+            next_session: SessionId(1),
+            revision: Revision(0),
         }),
     );
     let joined_at = AT;
@@ -374,6 +384,69 @@ fn snapshot_records_are_encoded_as_ever() {
     }
     let used = KeyUse { digest: [0xAB; 16], first: JobId(17), count: 1, used_at: STEADY };
     check_record("key", &Record::Key("retry-me".into(), used));
+}
+
+fn kv_commands() -> [(&'static str, KvCommand); 7] {
+    let session = SessionId(3);
+    let lock = || "leader/eu".into();
+    let key = |name: &str| name.into();
+    let change = ChangeKeys {
+        conditions: vec![
+            Condition::Absent { key: key("a") },
+            Condition::Unchanged { key: key("b"), since: Revision(7) },
+            Condition::Held { lock: lock(), token: Revision(9) },
+        ],
+        changes: vec![
+            KeyChange::Put { key: key("a"), value: Arc::from(*b"1"), session: Some(session) },
+            KeyChange::Put { key: key("b"), value: Arc::default(), session: None },
+            KeyChange::Delete { key: key("c/d") },
+        ],
+    };
+    let acquire = AcquireLock { lock: lock(), session, value: Arc::from(*b"host"), wait: true };
+    [
+        ("kv-change", KvCommand::Change(change)),
+        ("kv-delete-prefix", KvCommand::DeletePrefix { prefix: key("c/"), at_most: 100 }),
+        ("kv-open-session", KvCommand::OpenSession { ttl: Span::from_secs(15) }),
+        ("kv-renew-sessions", KvCommand::RenewSessions(vec![session, SessionId(400)])),
+        ("kv-close-session", KvCommand::CloseSession(session)),
+        ("kv-acquire-lock", KvCommand::AcquireLock(acquire)),
+        ("kv-release-lock", KvCommand::ReleaseLock { lock: lock(), session }),
+    ]
+}
+
+#[test]
+fn records_of_the_key_value_store_are_encoded_as_ever() {
+    check_record(
+        "meta-kv",
+        &Record::Meta(Meta {
+            index: LogIndex(1_000),
+            now: AT,
+            steady: STEADY,
+            next_job: JobId(18),
+            next_node: NodeId(5),
+            next_queue: QueueId(3),
+            next_server: ServerId(4),
+            level: 1,
+            next_session: SessionId(4),
+            revision: Revision(70),
+        }),
+    );
+    let session = SessionRecord {
+        id: SessionId(3),
+        ttl: Span::from_secs(15),
+        deadline: STEADY,
+        opened_at: AT,
+    };
+    check_record("session", &Record::Session(session));
+    for (name, session) in [("pair", None), ("pair-bound", Some(SessionId(3)))] {
+        let (created, modified, version) = (Revision(7), Revision(70), 3);
+        let pair = Pair { value: Arc::from(*b"one"), session, created, modified, version };
+        check_record(name, &Record::Pair("a/b".into(), pair));
+    }
+    let claim = |session, value: &[u8]| Claim { session: SessionId(session), value: value.into() };
+    let waiters = [claim(2, b"other"), claim(1, b"")].into();
+    let lock = Lock { token: Revision(69), holder: claim(3, b"host"), waiters };
+    check_record("lock", &Record::Lock("leader/eu".into(), lock));
 }
 
 #[test]

@@ -159,7 +159,7 @@ pub(super) fn limit(what: &'static str, value: u64, limit: u64) -> Result<(), Re
     if value > limit { Err(Rejection::Limit { what, value, limit }) } else { Ok(()) }
 }
 
-fn require(holds: bool, what: &'static str, why: &'static str) -> Result<(), Rejection> {
+pub(super) fn require(holds: bool, what: &'static str, why: &'static str) -> Result<(), Rejection> {
     if holds { Ok(()) } else { Err(Rejection::Invalid { what, why }) }
 }
 

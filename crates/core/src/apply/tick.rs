@@ -12,6 +12,7 @@ impl State {
     pub(super) fn tick(&mut self, events: &mut Vec<Event>) {
         self.end_backoffs(events);
         self.forget_keys();
+        self.end_sessions(events);
     }
 
     fn end_backoffs(&mut self, events: &mut Vec<Event>) {

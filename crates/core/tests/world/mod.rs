@@ -9,12 +9,14 @@ use rota_core::command::{
     GroupSpec, JobSpec, NodeSpec, Outcome, Placement, Plan, QueueSpec, RetryPolicy, Shape,
     SubmitJobs,
 };
+use rota_core::kv::{AcquireLock, ChangeKeys, Condition, KeyChange, KvCommand};
 use rota_core::queue::{Discipline, Placement as Policy};
 use rota_core::token::{Grant, Joins, Role, TokenCommand, TokenSpec};
 use rota_core::{Applied, State};
+use rota_types::limits::SESSION_TTL_MIN;
 use rota_types::{
-    ActionKind, ActionKinds, AttemptId, JobId, LogIndex, NodeId, RangeSet, Resources, Span, Steady,
-    TaskId, Timestamp,
+    ActionKind, ActionKinds, AttemptId, JobId, LogIndex, NodeId, RangeSet, Resources, Revision,
+    SessionId, Span, Steady, TaskId, Timestamp,
 };
 
 /// A state, and the position of its log.
@@ -170,6 +172,7 @@ impl Random {
             16 => self.node_command(),
             17 => Command::ConfigureQueue(self.queue_spec()),
             18 if self.chance(30) => self.token_command(),
+            19 if self.chance(70) => Command::Kv(self.kv_command()),
             18 => self.queue_command(),
             _ => Command::Tick,
         }
@@ -289,6 +292,53 @@ impl Random {
                 Command::Tokens(TokenCommand::Add(spec))
             }
         }
+    }
+
+    /// Any command for the key-value store: few keys, locks and sessions, so that they meet.
+    pub fn kv_command(&mut self) -> KvCommand {
+        let session = SessionId(1 + self.below(6));
+        let lock: Box<str> = ["l", "m/n"][self.below(2) as usize].into();
+        let value = Arc::from(vec![7; self.below(4) as usize]);
+        match self.below(10) {
+            0..=3 => {
+                let conditions = (0..self.below(5) / 3).map(|_| self.condition()).collect();
+                let changes = (0..1 + self.below(5) / 3).map(|_| self.key_change()).collect();
+                KvCommand::Change(ChangeKeys { conditions, changes })
+            }
+            4 => {
+                let prefix = ["", "a", "a/"][self.below(3) as usize].into();
+                KvCommand::DeletePrefix { prefix, at_most: 1 + self.small(3) }
+            }
+            5 => KvCommand::OpenSession { ttl: Span(SESSION_TTL_MIN.0 * (1 + self.below(3))) },
+            6 => KvCommand::RenewSessions(vec![session, SessionId(1 + self.below(6))]),
+            7 if self.chance(40) => KvCommand::CloseSession(session),
+            7 => KvCommand::ReleaseLock { lock, session },
+            _ => {
+                let wait = self.chance(70);
+                KvCommand::AcquireLock(AcquireLock { lock, session, value, wait })
+            }
+        }
+    }
+
+    fn key(&mut self) -> Box<str> {
+        ["a", "a/b", "a/c", "b"][self.below(4) as usize].into()
+    }
+
+    fn condition(&mut self) -> Condition {
+        match self.below(4) {
+            0 => Condition::Absent { key: self.key() },
+            1 => Condition::Held { lock: "l".into(), token: Revision(self.below(20)) },
+            _ => Condition::Unchanged { key: self.key(), since: Revision(self.below(20)) },
+        }
+    }
+
+    fn key_change(&mut self) -> KeyChange {
+        let key = self.key();
+        if self.chance(30) {
+            return KeyChange::Delete { key };
+        }
+        let session = self.chance(40).then(|| SessionId(1 + self.below(6)));
+        KeyChange::Put { key, value: Arc::from(vec![1; self.below(4) as usize]), session }
     }
 
     fn queue_command(&mut self) -> Command {

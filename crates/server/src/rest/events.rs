@@ -12,6 +12,7 @@ use rota_api::{ErrorCode, Event, EventQuery, JobEvents, Moment, PageQuery, Probl
 use rota_core::command::Placement;
 use rota_core::event::{self, AttemptRecord, Next};
 use rota_core::job::FinishedJob;
+use rota_core::kv::KvEvent;
 use rota_types::{JobId, LogIndex, NodeId, TaskId, Timestamp};
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -299,7 +300,8 @@ fn job_of(event: &event::Event) -> Option<JobId> {
         | event::Event::LevelRaised(_)
         | event::Event::TokenAdded(_)
         | event::Event::TokenRevoked(_)
-        | event::Event::Noted(_) => None,
+        | event::Event::Noted(_)
+        | event::Event::Kv(_) => None,
     }
 }
 
@@ -324,7 +326,8 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
         | event::Event::LevelRaised(_)
         | event::Event::TokenAdded(_)
         | event::Event::TokenRevoked(_)
-        | event::Event::Noted(_) => None,
+        | event::Event::Noted(_)
+        | event::Event::Kv(_) => None,
     }
 }
 
@@ -435,6 +438,7 @@ fn tell_cluster(told: &mut Event, event: &event::Event) -> (&'static str, &'stat
             put(&mut told.data, "refused", json!(noted.refused));
             ("audit", "noted")
         }
+        event::Event::Kv(event) => tell_kv(told, event),
         event::Event::JobSubmitted(_)
         | event::Event::JobFinished(_)
         | event::Event::TasksCancelled { .. }
@@ -446,6 +450,30 @@ fn tell_cluster(told: &mut Event, event: &event::Event) -> (&'static str, &'stat
         | event::Event::NodeLost(_)
         | event::Event::NodeDraining(..)
         | event::Event::NodeRemoved { .. } => ("task", "other"),
+    }
+}
+
+/// Values are left out: they may be large, and are read by their key.
+fn tell_kv(told: &mut Event, event: &KvEvent) -> (&'static str, &'static str) {
+    match event {
+        KvEvent::KeyChanged { key, revision, pair } => {
+            let deleted = pair.is_none();
+            told.data = object(json!({"key": key, "revision": revision.0, "deleted": deleted}));
+            ("kv", "key_changed")
+        }
+        KvEvent::SessionOpened(session) => {
+            put(&mut told.data, "session", json!(session.0));
+            ("kv", "session_opened")
+        }
+        KvEvent::SessionEnded { session, expired } => {
+            told.data = object(json!({"session": session.0, "expired": expired}));
+            ("kv", "session_ended")
+        }
+        KvEvent::LockPassed { lock, revision, holder, value: _ } => {
+            let session = holder.map(|session| session.0);
+            told.data = object(json!({"lock": lock, "revision": revision.0, "session": session}));
+            ("kv", "lock_passed")
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use rota_api::{ErrorCode, Mistake, PROBLEM_JSON, Problem};
 use rota_core::command::Rejection;
+use rota_core::kv::KvRejection;
 
 use super::guard::RequestId;
 use crate::handle::{Core, CoreError};
@@ -162,6 +163,7 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownToken(_), _) => ErrorCode::TokenNotFound,
         (Rejection::TokenExists(_), _) => ErrorCode::TokenExists,
         (Rejection::IdempotencyConflict(_), _) => ErrorCode::IdempotencyConflict,
+        (Rejection::Kv(_), _) => ErrorCode::InvalidRequest,
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
         (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
         (Rejection::Invalid { .. }, About::Queue) => ErrorCode::InvalidQueue,
@@ -202,10 +204,33 @@ pub(crate) fn explain_rejection(rejection: &Rejection) -> String {
         Rejection::IdempotencyConflict(key) => {
             format!("the key {key:?} was used for another request")
         }
+        Rejection::Kv(rejection) => explain_kv(rejection),
         Rejection::Limit { what, value, limit } => {
             format!("{what} is {value}, at most {limit} is allowed")
         }
         Rejection::Invalid { what, why } => format!("{what}: {why}"),
+    }
+}
+
+fn explain_kv(rejection: &KvRejection) -> String {
+    match rejection {
+        KvRejection::KeyChanged { key, found: None } => format!("there is no key {key:?}"),
+        KvRejection::KeyChanged { key, found: Some(revision) } => {
+            format!("the key {key:?} was changed at revision {revision}")
+        }
+        KvRejection::LockLost { lock, found: None } => format!("nobody holds the lock {lock:?}"),
+        KvRejection::LockLost { lock, found: Some(token) } => {
+            format!("the lock {lock:?} is held under the token {token}")
+        }
+        KvRejection::LockHeld { lock, holder, token } => {
+            format!("session {holder} holds the lock {lock:?} under the token {token}")
+        }
+        KvRejection::NoClaim { lock, session } => {
+            format!("session {session} has no claim to the lock {lock:?}")
+        }
+        KvRejection::UnknownSession(session) => {
+            format!("there is no session {session}, or it is over")
+        }
     }
 }
 

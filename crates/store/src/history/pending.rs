@@ -84,7 +84,8 @@ impl Batch {
             | Event::ServerRemoved(_)
             | Event::LevelRaised(_)
             | Event::TokenAdded(_)
-            | Event::TokenRevoked(_) => {}
+            | Event::TokenRevoked(_)
+            | Event::Kv(_) => {}
         }
     }
 }

@@ -13,13 +13,16 @@ use rota_core::command::{
 use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
 use rota_core::job::{Counts, FinishedJob, TaskState};
+use rota_core::kv::{
+    AcquireLock, ChangeKeys, Claim, Condition, KeyChange, KvCommand, Lock, Pair, SessionRecord,
+};
 use rota_core::queue::{Discipline, Placement as PlacementKind};
 use rota_core::server::{Server, ServerCommand, ServerSpec};
 use rota_core::task::{Attempt, Phase, Task};
 use rota_core::token::{Grant, Joins, Note, Noted, Role, Token, TokenCommand, TokenSpec};
 use rota_types::{
     ActionKind, ActionKinds, AttemptId, Constraint, JobId, Labels, LogIndex, NodeId, Predicate,
-    QueueId, RangeSet, Resources, ServerId, Span, Steady, TaskId, Timestamp,
+    QueueId, RangeSet, Resources, Revision, ServerId, SessionId, Span, Steady, TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 use rota_wire::worker::{Detail, encode_detail};
@@ -313,8 +316,65 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         server_command().prop_map(Command::Servers),
         token_command().prop_map(Command::Tokens),
         note().prop_map(Command::Note),
+        kv_command().prop_map(Command::Kv),
         Just(Command::Tick),
     ]
+}
+
+fn session_id() -> impl Strategy<Value = SessionId> {
+    number().prop_map(SessionId)
+}
+
+fn revision() -> impl Strategy<Value = Revision> {
+    number().prop_map(Revision)
+}
+
+fn kv_command() -> impl Strategy<Value = KvCommand> {
+    let condition = prop_oneof![
+        text().prop_map(|key| Condition::Absent { key }),
+        (text(), revision()).prop_map(|(key, since)| Condition::Unchanged { key, since }),
+        (text(), revision()).prop_map(|(lock, token)| Condition::Held { lock, token }),
+    ];
+    let change = prop_oneof![
+        (text(), bytes(), option::of(session_id()))
+            .prop_map(|(key, value, session)| KeyChange::Put { key, value, session }),
+        text().prop_map(|key| KeyChange::Delete { key }),
+    ];
+    let change = (vec(condition, 0..3), vec(change, 0..3))
+        .prop_map(|(conditions, changes)| ChangeKeys { conditions, changes });
+    let acquire = (text(), session_id(), bytes(), any::<bool>());
+    let acquire =
+        acquire.prop_map(|(lock, session, value, wait)| AcquireLock { lock, session, value, wait });
+    prop_oneof![
+        change.prop_map(KvCommand::Change),
+        (text(), any::<u32>())
+            .prop_map(|(prefix, at_most)| KvCommand::DeletePrefix { prefix, at_most }),
+        span().prop_map(|ttl| KvCommand::OpenSession { ttl }),
+        vec(session_id(), 0..5).prop_map(KvCommand::RenewSessions),
+        session_id().prop_map(KvCommand::CloseSession),
+        acquire.prop_map(KvCommand::AcquireLock),
+        (text(), session_id()).prop_map(|(lock, session)| KvCommand::ReleaseLock { lock, session }),
+    ]
+}
+
+fn kv_record() -> impl Strategy<Value = Record> {
+    let session = (session_id(), span(), number(), number());
+    let session = session.prop_map(|(id, ttl, deadline, opened)| {
+        let (deadline, opened_at) = (Steady(deadline), Timestamp(opened));
+        Record::Session(SessionRecord { id, ttl, deadline, opened_at })
+    });
+    let revisions = (revision(), revision(), number());
+    let pair = (text(), bytes(), option::of(session_id()), revisions).prop_map(
+        |(key, value, session, (created, modified, version))| {
+            Record::Pair(key.into(), Pair { value, session, created, modified, version })
+        },
+    );
+    let claim = || (session_id(), bytes()).prop_map(|(session, value)| Claim { session, value });
+    let lock = (text(), revision(), claim(), vec(claim(), 0..3));
+    let lock = lock.prop_map(|(name, token, holder, waiters)| {
+        Record::Lock(name.into(), Lock { token, holder, waiters: waiters.into() })
+    });
+    prop_oneof![session, pair, lock]
 }
 
 fn task_state() -> impl Strategy<Value = TaskState> {
@@ -420,18 +480,22 @@ fn job_record() -> impl Strategy<Value = JobRecord> {
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let ids = (number(), any::<u32>(), any::<u32>(), 0..u64::MAX, any::<u32>());
-    let meta = (number(), number(), number(), ids).prop_map(|(index, now, steady, next)| {
-        Record::Meta(Meta {
-            index: LogIndex(index),
-            now: Timestamp(now),
-            steady: Steady(steady),
-            next_job: JobId(next.0),
-            next_node: NodeId(next.1),
-            next_queue: QueueId(next.2),
-            next_server: ServerId(next.3).next(),
-            level: next.4,
-        })
-    });
+    let kv = (0..u64::MAX, revision());
+    let meta =
+        (number(), number(), number(), ids, kv).prop_map(|(index, now, steady, next, kv)| {
+            Record::Meta(Meta {
+                index: LogIndex(index),
+                now: Timestamp(now),
+                steady: Steady(steady),
+                next_job: JobId(next.0),
+                next_node: NodeId(next.1),
+                next_queue: QueueId(next.2),
+                next_server: ServerId(next.3).next(),
+                level: next.4,
+                next_session: SessionId(kv.0).next(),
+                revision: kv.1,
+            })
+        });
     let server = (server_spec(), number())
         .prop_map(|(spec, joined)| Record::Server(Server { spec, joined_at: Timestamp(joined) }));
     let queue = (any::<u32>(), queue_spec(), any::<bool>());
@@ -456,8 +520,9 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
         server,
         queue,
         node,
-        job_record().prop_map(|job| Record::Job(Box::new(job))),
+        job_record().prop_map(|job| Record::Job(Box::new(job))).boxed(),
         (attempt_id(), task()).prop_map(|(attempt, task)| Record::Task(attempt.task, task)),
         key,
+        kv_record().boxed(),
     ]
 }
