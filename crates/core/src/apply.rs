@@ -60,7 +60,7 @@ impl State {
             Command::CreateQueue(spec) => self.create_queue(spec, events),
             Command::ConfigureQueue(spec) => self.configure_queue(spec, events),
             Command::PauseQueue { queue, paused } => self.pause_queue(queue, *paused, events),
-            Command::PurgeQueue { queue } => self.purge_queue(queue, events),
+            Command::PurgeQueue { queue, before } => self.purge_queue(queue, *before, events),
             Command::RemoveQueue { queue } => self.remove_queue(queue, events),
             Command::Servers(command) => self.change_servers(command, events),
             Command::Tokens(command) => self.change_tokens(command, events),

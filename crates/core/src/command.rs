@@ -74,6 +74,9 @@ pub enum Command {
     PurgeQueue {
         /// The queue's name.
         queue: Box<str>,
+        /// Only in jobs with an id below this, and in the first [`PURGE_JOBS_MAX`](rota_types::limits::PURGE_JOBS_MAX) of them that have
+        /// anything to cancel: to purge a queue of millions, ask until nothing ends. `None` for everything at once.
+        before: Option<JobId>,
     },
     /// Forget a queue that is empty.
     RemoveQueue {

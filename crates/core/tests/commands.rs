@@ -11,8 +11,10 @@ use rota_core::job::{Counts, TaskState};
 use rota_core::node::Unfit;
 use rota_core::queue::Discipline;
 use rota_core::task::{Phase, Standing};
-use rota_types::limits::{IDEMPOTENCY_WINDOW, LOST_ATTEMPTS_MAX};
-use rota_types::{ActionKind, ActionKinds, JobId, NodeId, RangeSet, Resources, Span, Steady};
+use rota_types::limits::{IDEMPOTENCY_WINDOW, LOST_ATTEMPTS_MAX, PURGE_JOBS_MAX, SUBMIT_JOBS_MAX};
+use rota_types::{
+    ActionKind, ActionKinds, JobId, LogIndex, NodeId, RangeSet, Resources, Span, Steady, Timestamp,
+};
 use world::{World, attempt, failed, group, job, job_with, node, report, task};
 
 fn world_with_node() -> World {
@@ -37,6 +39,31 @@ fn next_of(events: &[Event]) -> Vec<Next> {
             _ => None,
         })
         .collect()
+}
+
+#[test]
+fn a_purge_in_parts_leaves_later_jobs_alone_and_comes_to_an_end() {
+    let mut world = World::new();
+    let jobs = vec![job(1); SUBMIT_JOBS_MAX];
+    let submit = Command::SubmitJobs(SubmitJobs { jobs, idempotency: None });
+    let steps = PURGE_JOBS_MAX / SUBMIT_JOBS_MAX + 1;
+    for _ in 0..steps {
+        let entry = rota_core::command::Entry {
+            index: LogIndex(1),
+            at: Timestamp(0),
+            steady: Steady(0),
+            commands: vec![submit.clone()],
+        };
+        world.state.apply(&entry);
+    }
+    let before = Some(world.state.next_job());
+    world.submit(job(1)).expect("a job more");
+    let purge = Command::PurgeQueue { queue: "default".into(), before };
+    for ended in [PURGE_JOBS_MAX, SUBMIT_JOBS_MAX, 0] {
+        let ended = ended as u64;
+        assert_eq!(world.apply(purge.clone()), Ok(Reply::Cancelled { ended, stopping: 0 }));
+    }
+    assert_eq!(world.state.live_tasks(), 1);
 }
 
 #[test]
@@ -385,7 +412,7 @@ fn queues_come_and_go_but_never_with_tasks_in_them() {
     assert_eq!(world.submit(spec), submitted(1, false));
     assert_eq!(world.apply(remove("q")), Err(Rejection::QueueNotEmpty("q".into())));
     assert_eq!(world.place(1, 0, 1, 1), accepted(1, 0));
-    let purge = |name: &str| Command::PurgeQueue { queue: name.into() };
+    let purge = |name: &str| Command::PurgeQueue { queue: name.into(), before: None };
     assert_eq!(world.apply(purge("q")), Ok(Reply::Cancelled { ended: 2, stopping: 0 }));
     assert_eq!(world.apply(remove("q")), Err(Rejection::QueueNotEmpty("q".into())));
     assert_eq!(world.end(attempt(1, 0, 1), 1, AttemptEnd::Succeeded), accepted(1, 0));

@@ -181,9 +181,10 @@ impl World {
         let wanted = match rng.below(100) {
             0..=19 if faults.has(Fault::Cancel) && !known.is_empty() => draw_cancel(rng, &known),
             20..=34 if faults.has(Fault::QueueChange) => draw_queue_command(rng),
-            35..=39 if faults.has(Fault::Purge) => {
-                Command::PurgeQueue { queue: draw_queue(rng, faults.has(Fault::QueueChange)) }
-            }
+            35..=39 if faults.has(Fault::Purge) => Command::PurgeQueue {
+                queue: draw_queue(rng, faults.has(Fault::QueueChange)),
+                before: None,
+            },
             40..=49 if faults.has(Fault::Drain) => Command::DrainNode {
                 node: NodeId(u32::try_from(rng.between(1, nodes)).unwrap_or(1)),
                 draining: rng.chance(60),

@@ -12,7 +12,9 @@ use rota_store::recover::{Options, Recovered, recover};
 use rota_store::snapshot::Incoming;
 use rota_store::wal::WalOptions;
 use rota_store::{ClusterId, Identity, StoreError, snapshot};
-use rota_types::{JobId, LogIndex, NodeId, QueueId, ServerId, Steady, Timestamp};
+use rota_types::{
+    JobId, LogIndex, NodeId, QueueId, Revision, ServerId, SessionId, Steady, Timestamp,
+};
 
 const IDENTITY: Identity = Identity { cluster: ClusterId([7; 16]), server: ServerId(1) };
 
@@ -208,6 +210,8 @@ fn records(index: LogIndex) -> impl Iterator<Item = Record> {
         next_queue: QueueId(1),
         next_server: ServerId(1),
         level: 0,
+        next_session: SessionId(1),
+        revision: Revision(0),
     }))
 }
 

@@ -48,6 +48,8 @@ pub const ESTIMATE_MAX: Span = Span::from_secs(400 * 24 * 3600);
 pub const GRACE_MAX: Span = Span::from_secs(3600);
 /// Queues in the cluster.
 pub const QUEUES_MAX: usize = 10_000;
+/// Jobs that one entry of the log purges.
+pub const PURGE_JOBS_MAX: usize = 10_000;
 /// Nodes in the cluster, lost ones included.
 pub const NODES_MAX: usize = 100_000;
 /// Servers in the cluster.

@@ -64,7 +64,10 @@ impl From<&Command> for pb::Command {
             Command::PauseQueue { queue, paused } => {
                 Kind::PauseQueue(pb::PauseQueue { queue: queue.to_string(), paused: *paused })
             }
-            Command::PurgeQueue { queue } => Kind::PurgeQueue(queue.to_string()),
+            Command::PurgeQueue { queue, before: None } => Kind::PurgeQueue(queue.to_string()),
+            Command::PurgeQueue { queue, before: Some(before) } => {
+                Kind::PurgeJobs(pb::PurgeJobs { queue: queue.to_string(), before: before.0 })
+            }
             Command::RemoveQueue { queue } => Kind::RemoveQueue(queue.to_string()),
             Command::Servers(command) => Kind::Servers(command.into()),
             Command::Tokens(command) => Kind::Tokens(command.into()),
@@ -97,7 +100,10 @@ impl TryFrom<pb::Command> for Command {
             Kind::PauseQueue(pb::PauseQueue { queue, paused }) => {
                 Self::PauseQueue { queue: queue.into(), paused }
             }
-            Kind::PurgeQueue(queue) => Self::PurgeQueue { queue: queue.into() },
+            Kind::PurgeQueue(queue) => Self::PurgeQueue { queue: queue.into(), before: None },
+            Kind::PurgeJobs(pb::PurgeJobs { queue, before }) => {
+                Self::PurgeQueue { queue: queue.into(), before: Some(JobId(before)) }
+            }
             Kind::RemoveQueue(queue) => Self::RemoveQueue { queue: queue.into() },
             Kind::Servers(command) => Self::Servers(command.try_into()?),
             Kind::Tokens(command) => Self::Tokens(command.try_into()?),

@@ -293,7 +293,9 @@ fn commands_are_encoded_as_ever() {
         check_command(&format!("configure-queue-{name}"), command);
     }
     check_command("pause-queue", Command::PauseQueue { queue: queue.clone(), paused: true });
-    check_command("purge-queue", Command::PurgeQueue { queue: queue.clone() });
+    for (name, before) in [("purge-queue", None), ("purge-jobs", Some(JobId(18)))] {
+        check_command(name, Command::PurgeQueue { queue: queue.clone(), before });
+    }
     check_command("remove-queue", Command::RemoveQueue { queue });
     for (name, command) in [
         ("announce-server", ServerCommand::Announce(server_spec())),
@@ -309,38 +311,25 @@ fn commands_are_encoded_as_ever() {
     check_command("tick", Command::Tick);
 }
 
+fn meta((next_server, level): (u64, u32), (next_session, revision): (u64, u64)) -> Record {
+    Record::Meta(Meta {
+        index: LogIndex(1_000),
+        now: AT,
+        steady: STEADY,
+        next_job: JobId(18),
+        next_node: NodeId(5),
+        next_queue: QueueId(3),
+        next_server: ServerId(next_server),
+        level,
+        next_session: SessionId(next_session),
+        revision: Revision(revision),
+    })
+}
+
 #[test]
 fn snapshot_records_are_encoded_as_ever() {
-    check_record(
-        "meta",
-        &Record::Meta(Meta {
-            index: LogIndex(1_000),
-            now: AT,
-            steady: STEADY,
-            next_job: JobId(18),
-            next_node: NodeId(5),
-            next_queue: QueueId(3),
-            next_server: ServerId(1),
-            level: 0,
-            next_session: SessionId(1),
-            revision: Revision(0),
-        }),
-    );
-    check_record(
-        "meta-servers",
-        &Record::Meta(Meta {
-            index: LogIndex(1_000),
-            now: AT,
-            steady: STEADY,
-            next_job: JobId(18),
-            next_node: NodeId(5),
-            next_queue: QueueId(3),
-            next_server: ServerId(4),
-            level: 1,
-            next_session: SessionId(1),
-            revision: Revision(0),
-        }),
-    );
+    check_record("meta", &meta((1, 0), (1, 0)));
+    check_record("meta-servers", &meta((4, 1), (1, 0)));
     let joined_at = AT;
     check_record("server", &Record::Server(Server { spec: server_spec(), joined_at }));
     let spec = queue_spec(Discipline::Fifo, PlacementKind::BestFit);
@@ -416,21 +405,7 @@ fn kv_commands() -> [(&'static str, KvCommand); 7] {
 
 #[test]
 fn records_of_the_key_value_store_are_encoded_as_ever() {
-    check_record(
-        "meta-kv",
-        &Record::Meta(Meta {
-            index: LogIndex(1_000),
-            now: AT,
-            steady: STEADY,
-            next_job: JobId(18),
-            next_node: NodeId(5),
-            next_queue: QueueId(3),
-            next_server: ServerId(4),
-            level: 1,
-            next_session: SessionId(4),
-            revision: Revision(70),
-        }),
-    );
+    check_record("meta-kv", &meta((4, 1), (4, 70)));
     let session = SessionRecord {
         id: SessionId(3),
         ttl: Span::from_secs(15),

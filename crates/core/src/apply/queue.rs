@@ -2,13 +2,14 @@
 
 use alloc::vec::Vec;
 
-use rota_types::limits::QUEUES_MAX;
+use rota_types::limits::{PURGE_JOBS_MAX, QUEUES_MAX};
 use rota_types::{JobId, QueueId, RangeSet};
 
 use crate::apply::cancel::Cancelling;
 use crate::apply::submit::{check_name, limit};
 use crate::command::{Outcome, QueueSpec, Rejection, Reply};
 use crate::event::Event;
+use crate::job::{Counts, Job};
 use crate::queue::{DEFAULT_QUEUE, Discipline};
 use crate::state::State;
 
@@ -48,12 +49,23 @@ impl State {
         Ok(Reply::Done)
     }
 
-    pub(super) fn purge_queue(&mut self, name: &str, events: &mut Vec<Event>) -> Outcome {
+    pub(super) fn purge_queue(
+        &mut self,
+        name: &str,
+        before: Option<JobId>,
+        events: &mut Vec<Event>,
+    ) -> Outcome {
         let id = self.queue_id(name)?;
+        let most = before.map_or(usize::MAX, |_| PURGE_JOBS_MAX);
+        let idle = |job: &Job| {
+            let Counts { queued, waiting, .. } = job.counts();
+            queued > 0 || waiting > 0
+        };
         let jobs: Vec<(JobId, u32)> = self
             .jobs
-            .iter()
-            .filter(|(_, job)| job.queue == id)
+            .below(before.unwrap_or(self.next_job))
+            .filter(|(_, job)| job.queue == id && idle(job))
+            .take(most)
             .map(|(id, job)| (id, job.tasks()))
             .collect();
         let mut ended: u64 = 0;

@@ -344,7 +344,10 @@ impl Random {
     fn queue_command(&mut self) -> Command {
         let queue: Box<str> = ["default", "other"][self.below(2) as usize].into();
         match self.below(6) {
-            0 => Command::PurgeQueue { queue },
+            0 => {
+                let before = self.chance(50).then(|| JobId(self.below(40)));
+                Command::PurgeQueue { queue, before }
+            }
             1 => Command::RemoveQueue { queue },
             2 => Command::CreateQueue(QueueSpec::named(&queue)),
             _ => Command::PauseQueue { queue, paused: self.chance(30) },

@@ -210,11 +210,19 @@ pub(super) async fn purge_queue(
     State(app): State<App>,
     PathPart(name): PathPart<String>,
 ) -> Answer<Json<CancelReply>> {
-    let command = Command::PurgeQueue { queue: name.into() };
-    match app.core.command(Urgency::Finishing, command).await? {
-        (_, Ok(Reply::Cancelled { ended, stopping })) => Ok(Json(CancelReply { ended, stopping })),
-        (_, Ok(other)) => Err(internal("purging", format!("answered with {other:?}"))),
-        (_, Err(rejection)) => Err(rejected(About::Queue, &rejection)),
+    // A part at a time: others have their turn meanwhile, and what has ended need not be held at once.
+    let before = Some(app.core.query(|view| view.state.next_job()).await?);
+    let mut ended_before = 0;
+    loop {
+        let command = Command::PurgeQueue { queue: name.as_str().into(), before };
+        match app.core.command(Urgency::Finishing, command).await? {
+            (_, Ok(Reply::Cancelled { ended: 0, stopping })) => {
+                return Ok(Json(CancelReply { ended: ended_before, stopping }));
+            }
+            (_, Ok(Reply::Cancelled { ended, .. })) => ended_before += ended,
+            (_, Ok(other)) => return Err(internal("purging", format!("answered with {other:?}"))),
+            (_, Err(rejection)) => return Err(rejected(About::Queue, &rejection)),
+        }
     }
 }
 

@@ -311,7 +311,8 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         queue_spec().prop_map(Command::CreateQueue),
         queue_spec().prop_map(Command::ConfigureQueue),
         (text(), any::<bool>()).prop_map(|(queue, paused)| Command::PauseQueue { queue, paused }),
-        text().prop_map(|queue| Command::PurgeQueue { queue }),
+        (text(), option::of(number().prop_map(JobId)))
+            .prop_map(|(queue, before)| Command::PurgeQueue { queue, before }),
         text().prop_map(|queue| Command::RemoveQueue { queue }),
         server_command().prop_map(Command::Servers),
         token_command().prop_map(Command::Tokens),
