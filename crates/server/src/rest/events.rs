@@ -390,7 +390,8 @@ fn tell(
         | event::Event::LevelRaised(_)
         | event::Event::TokenAdded(_)
         | event::Event::TokenRevoked(_)
-        | event::Event::Noted(_) => tell_cluster(&mut told, event),
+        | event::Event::Noted(_)
+        | event::Event::Kv(_) => tell_cluster(&mut told, event),
     };
     kind.clone_into(&mut told.kind);
     (subject, told)
