@@ -1,7 +1,7 @@
 //! A server and workers inside this process, for `run` without a server and for `dev`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rota_api::ErrorCode;
@@ -32,8 +32,7 @@ pub(crate) struct LocalConfig {
 /// A server with workers that run in this process.
 pub(crate) struct Local {
     server: RunningServer,
-    workers: Vec<JoinHandle<std::result::Result<(), WorkerError>>>,
-    shutdown: watch::Sender<Shutdown>,
+    workers: Workers,
     pub(crate) client: Client,
     pub(crate) address: String,
 }
@@ -52,12 +51,10 @@ impl Local {
             submitter: crate::config::user(),
             access: rota_client::Access::default(),
         })?;
-        let (shutdown, told) = watch::channel(Shutdown::No);
         let count = config.workers.max(1);
-        let configs = (1..=count).map(|number| worker_config(config, &address, number));
-        let workers: Vec<_> =
-            configs.map(|config| tokio::spawn(Worker::run(config, told.clone()))).collect();
-        let mut local = Self { server, workers, shutdown, client, address };
+        let servers = [address.clone()];
+        let workers = Workers::start(&config.data, &servers, count, config.capacity.clone());
+        let mut local = Self { server, workers, client, address };
         match local.joined(count).await {
             Ok(()) => Ok(local),
             Err(trouble) => {
@@ -71,7 +68,7 @@ impl Local {
     async fn joined(&mut self, count: u32) -> Result<()> {
         let deadline = tokio::time::Instant::now() + READY_MAX;
         loop {
-            if let Some(ended) = self.workers.iter_mut().find(|worker| worker.is_finished()) {
+            if let Some(ended) = self.workers.tasks.iter_mut().find(|worker| worker.is_finished()) {
                 let reason = match ended.await {
                     Ok(Err(error)) => error.to_string(),
                     Ok(Ok(())) => "the worker ended".to_owned(),
@@ -96,17 +93,12 @@ impl Local {
 
     /// Tells the workers how to end; may be called again to be less patient.
     pub(crate) fn tell(&self, shutdown: Shutdown) {
-        self.shutdown.send_replace(shutdown);
+        self.workers.tell(shutdown);
     }
 
     /// Waits until the workers have ended.
     pub(crate) async fn workers_ended(&mut self) {
-        for worker in &mut self.workers {
-            if !worker.is_finished() {
-                // Whatever it ends with, it has ended.
-                worker.await.ok();
-            }
-        }
+        self.workers.ended().await;
     }
 
     /// Ends the workers, then the server.
@@ -151,18 +143,51 @@ impl From<rota_client::Error> for NotStarted {
     }
 }
 
-/// One of the workers that share this machine.
-fn worker_config(config: &LocalConfig, address: &str, number: u32) -> WorkerConfig {
-    let mut worker = WorkerConfig::new(address, config.data.join(format!("worker-{number}")));
-    let whole = config.capacity.clone().unwrap_or(worker.capacity);
-    let share = u64::from(config.workers.max(1));
-    worker.capacity = Resources::new(whole.cpu_millis / share, whole.memory_bytes / share);
-    worker.capacity.named = whole.named;
-    worker.advertised_server = Some(address.to_owned());
-    if config.workers > 1 {
-        worker.name = format!("{}-{number}", worker.name);
+/// Workers that run in this process and share this machine.
+pub(crate) struct Workers {
+    tasks: Vec<JoinHandle<std::result::Result<(), WorkerError>>>,
+    shutdown: watch::Sender<Shutdown>,
+}
+
+impl Workers {
+    /// Starts `count` workers of these servers. Together they offer `capacity`, or everything this machine has.
+    pub(crate) fn start(
+        data: &Path,
+        servers: &[String],
+        count: u32,
+        capacity: Option<Resources>,
+    ) -> Self {
+        let (shutdown, told) = watch::channel(Shutdown::No);
+        let start = |number| {
+            let mut config = WorkerConfig::new("", data.join(format!("worker-{number}")));
+            config.servers = servers.to_vec();
+            config.advertised_server = Some(servers.join(","));
+            let whole = capacity.clone().unwrap_or(config.capacity);
+            let share = u64::from(count.max(1));
+            config.capacity = Resources::new(whole.cpu_millis / share, whole.memory_bytes / share);
+            config.capacity.named = whole.named;
+            if count > 1 {
+                config.name = format!("{}-{number}", config.name);
+            }
+            tokio::spawn(Worker::run(config, told.clone()))
+        };
+        Self { tasks: (1..=count).map(start).collect(), shutdown }
     }
-    worker
+
+    /// Tells them how to end; may be called again to be less patient.
+    pub(crate) fn tell(&self, shutdown: Shutdown) {
+        self.shutdown.send_replace(shutdown);
+    }
+
+    /// Waits until they have ended.
+    pub(crate) async fn ended(&mut self) {
+        for worker in &mut self.tasks {
+            if !worker.is_finished() {
+                // Whatever it ends with, it has ended.
+                worker.await.ok();
+            }
+        }
+    }
 }
 
 /// Why the server did not start, for people.

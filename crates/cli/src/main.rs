@@ -6,6 +6,7 @@
 
 mod args;
 mod bench;
+mod cluster_file;
 mod commands;
 mod complete;
 mod config;
@@ -20,6 +21,7 @@ mod reference_tests;
 mod screen;
 mod select;
 mod show;
+mod show_servers;
 mod sink;
 mod trouble;
 mod watch;

@@ -2,10 +2,10 @@
 
 use reqwest::Method;
 use rota_api::{
-    AuditRecord, CancelReply, CancelRequest, ClusterStats, Explain, Health, Job, JobBatch,
-    JobEvents, JobFile, JobQuery, JobShowQuery, NewToken, Node, Page, PageQuery, Queue,
-    QueueSettings, RetryRequest, SubmitReply, Task, TaskQuery, TokenList, TokenRequest, Validated,
-    Version, Whoami,
+    AddServer, AuditRecord, CancelReply, CancelRequest, ClusterStats, ClusterStatus, Explain,
+    Health, Job, JobBatch, JobEvents, JobFile, JobQuery, JobShowQuery, NewToken, Node, Page,
+    PageQuery, Queue, QueueSettings, RetryRequest, ServerAdded, SubmitReply, Task, TaskQuery,
+    TokenList, TokenRequest, TransferRequest, Validated, Version, Whoami,
 };
 
 use crate::error::Result;
@@ -265,6 +265,38 @@ impl Client {
     /// If no server answers.
     pub async fn version(&self) -> Result<Version> {
         self.json(Call::get("/v1/version")).await
+    }
+
+    /// The servers of the cluster.
+    ///
+    /// # Errors
+    /// If no server answers.
+    pub async fn cluster_status(&self) -> Result<ClusterStatus> {
+        self.json(Call::get("/v1/cluster/status")).await
+    }
+
+    /// Lets a new server in that will be at this address.
+    ///
+    /// # Errors
+    /// If it is refused or no server answers.
+    pub async fn add_server(&self, request: &AddServer) -> Result<ServerAdded> {
+        self.json(Call::post("/v1/cluster/servers").json(request)).await
+    }
+
+    /// Removes a server from the cluster.
+    ///
+    /// # Errors
+    /// If it is refused or no server answers.
+    pub async fn remove_server(&self, id: u64) -> Result<()> {
+        self.done(Call::new(Method::DELETE, &format!("/v1/cluster/servers/{id}"))).await
+    }
+
+    /// Hands the lead to another server.
+    ///
+    /// # Errors
+    /// If it is refused or no server answers.
+    pub async fn transfer_lead(&self, request: &TransferRequest) -> Result<()> {
+        self.done(Call::post("/v1/cluster/transfer").json(request)).await
     }
 
     /// Whether the server is ready to serve.

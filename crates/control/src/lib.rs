@@ -191,6 +191,7 @@ impl Controller {
                 }
                 Event::StopRequested(_)
                 | Event::NodeDraining(..)
+                | Event::NodeLeaving(_)
                 | Event::QueuePaused(..)
                 | Event::ServerChanged(_)
                 | Event::ServerRemoved(_)
@@ -287,6 +288,7 @@ fn may_start_something(event: &Event) -> bool {
         | Event::JobFinished(_)
         | Event::NodeLost(_)
         | Event::NodeDraining(_, true)
+        | Event::NodeLeaving(_)
         | Event::NodeRemoved { .. }
         | Event::QueuePaused(_, true)
         | Event::QueueRemoved(_)

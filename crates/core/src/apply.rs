@@ -56,6 +56,7 @@ impl State {
             Command::RegisterNode(spec) => self.register_node(spec, events),
             Command::LoseNode(node) => self.lose_node(*node, events),
             Command::DrainNode { node, draining } => self.drain_node(*node, *draining, events),
+            Command::LeaveNode(node) => self.leave_node(*node, events),
             Command::RemoveNode(node) => self.remove_node(*node, events),
             Command::CreateQueue(spec) => self.create_queue(spec, events),
             Command::ConfigureQueue(spec) => self.configure_queue(spec, events),

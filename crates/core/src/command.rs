@@ -57,6 +57,8 @@ pub enum Command {
         /// Whether it drains from now on.
         draining: bool,
     },
+    /// Stop placing tasks on a node because its worker is about to go.
+    LeaveNode(NodeId),
     /// Forget a node that holds nothing.
     RemoveNode(NodeId),
     /// Add a queue.

@@ -40,6 +40,8 @@ pub enum Event {
     NodeLost(NodeId),
     /// A node began (`true`) or ceased (`false`) to drain.
     NodeDraining(NodeId, bool),
+    /// A node's worker is about to go.
+    NodeLeaving(NodeId),
     /// A node was forgotten.
     NodeRemoved {
         /// Its former id.

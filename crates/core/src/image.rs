@@ -97,6 +97,8 @@ pub struct NodeRecord {
     pub spec: NodeSpec,
     /// Whether an operator wants it empty.
     pub draining: bool,
+    /// Whether its worker is about to go.
+    pub leaving: bool,
     /// Whether its lease ran out.
     pub lost: bool,
     /// When its worker registered last.
@@ -162,11 +164,13 @@ impl State {
             Record::Queue(QueueRecord { id: *id, spec: spec.clone(), paused: *paused })
         });
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let Node { spec, draining, lost, registered_at, held: _, free: _, live: _ } = node;
+            let Node { spec, draining, leaving, lost, registered_at, held: _, free: _, live: _ } =
+                node;
             Record::Node(NodeRecord {
                 id: *id,
                 spec: spec.clone(),
                 draining: *draining,
+                leaving: *leaving,
                 lost: *lost,
                 registered_at: *registered_at,
             })
@@ -248,9 +252,10 @@ impl State {
                 self.queues.insert(id, Queue { spec, paused, counts: Default::default() });
             }
             Record::Node(record) => {
-                let NodeRecord { id, spec, draining, lost, registered_at } = record;
+                let NodeRecord { id, spec, draining, leaving, lost, registered_at } = record;
                 self.node_names.insert(spec.name.clone(), id);
-                self.nodes.insert(id, Node { draining, lost, ..Node::new(spec, registered_at) });
+                self.nodes
+                    .insert(id, Node { draining, leaving, lost, ..Node::new(spec, registered_at) });
             }
             Record::Job(record) => self.restore_job(*record)?,
             Record::Task(id, task) => self.restore_task(id, task)?,

@@ -14,6 +14,8 @@ pub struct Node {
     pub spec: NodeSpec,
     /// Whether an operator wants it empty.
     pub draining: bool,
+    /// Whether its worker is about to go. Ends when another process takes its place.
+    pub leaving: bool,
     /// Whether its lease ran out.
     pub lost: bool,
     /// When its worker registered last.
@@ -67,6 +69,7 @@ impl Node {
             free: spec.capacity.clone(),
             spec,
             draining: false,
+            leaving: false,
             lost: false,
             registered_at,
             held: Resources::default(),
@@ -77,7 +80,7 @@ impl Node {
     /// Where the node is in its life.
     #[must_use]
     pub fn state(&self) -> NodeState {
-        match (self.lost, self.draining) {
+        match (self.lost, self.draining || self.leaving) {
             (true, _) => NodeState::Lost,
             (false, true) => NodeState::Draining,
             (false, false) => NodeState::Ready,

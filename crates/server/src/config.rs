@@ -44,6 +44,12 @@ impl LogKind {
             Self::Paxos => "paxos",
         }
     }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Raft, Self::Paxos].into_iter().find(|kind| kind.name() == name)
+    }
 }
 
 /// This server's place in a cluster.

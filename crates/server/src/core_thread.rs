@@ -6,7 +6,7 @@
 
 mod lead;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -95,8 +95,8 @@ pub(crate) struct CoreThread {
     unconfirmed: Vec<Deferred>,
     /// What waits for a confirmation that was asked for.
     confirming: VecDeque<(ReadId, Vec<Deferred>)>,
-    /// Nodes that drain because their worker said so.
-    drained: BTreeSet<NodeId>,
+    /// What was confirmed and has to wait until this index is applied.
+    confirmed: VecDeque<(ReadId, LogIndex)>,
     stopping: Option<oneshot::Sender<LogIndex>>,
     end: Option<End>,
 }
@@ -138,7 +138,7 @@ impl CoreThread {
             leading: None,
             unconfirmed: Vec::new(),
             confirming: VecDeque::new(),
-            drained: BTreeSet::new(),
+            confirmed: VecDeque::new(),
             stopping: None,
             end: None,
         }
@@ -157,7 +157,7 @@ impl CoreThread {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return End::Stopped,
             }
-            self.parts.replica.tick_if_due();
+            self.tick();
             if self.wake_at.is_some_and(|at| at <= Instant::now()) {
                 self.wake_at = None;
                 self.step(Input::Woke);
@@ -174,6 +174,13 @@ impl CoreThread {
         }
         info!(%index, "core thread ended");
         self.end.unwrap_or(End::Stopped)
+    }
+
+    fn tick(&mut self) {
+        self.parts.replica.tick_if_due();
+        if self.leading.is_some() && self.parts.replica.is_promotion_due() {
+            self.promote();
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -212,6 +219,7 @@ impl CoreThread {
             Request::LinkReset(peer) => self.parts.replica.link_reset(peer),
             Request::Introduced(spec) => {
                 self.parts.servers.introduced(spec);
+                self.parts.servers.link(&self.parts.state, &self.parts.replica);
                 self.look_after_servers();
             }
             Request::Steer(steering, reply) => drop(reply.send(self.steer(&steering))),
@@ -231,12 +239,16 @@ impl CoreThread {
                 }
             }
             Request::Heartbeat { node, session, sent_micros } => {
-                self.heard(node);
+                self.heard(node, session);
                 self.defer(Deferred::Acknowledge { node, session, sent_micros });
             }
-            Request::Leaving(node, leaving) => self.leaving(node, leaving),
-            Request::Started(node, launched) => {
-                self.heard(node);
+            Request::Leaving { node, session, leaving } => {
+                if self.sessions.heard(node, session) {
+                    self.leaving(node, leaving);
+                }
+            }
+            Request::Started { node, session, launched } => {
+                self.heard(node, session);
                 for (attempt, at) in launched {
                     self.launched.note(&self.parts.state, attempt, at);
                 }
@@ -259,34 +271,19 @@ impl CoreThread {
         }
     }
 
-    fn heard(&mut self, node: NodeId) {
-        // A worker whose node was given up has to register again first.
-        if self.sessions.heard(node) {
+    fn heard(&mut self, node: NodeId, session: u64) {
+        // A worker whose node was given up, or taken over by another process, has to register again first.
+        if self.sessions.heard(node, session) {
             self.step(Input::Heartbeat(node));
         }
     }
 
-    /// Places nothing on a node whose worker drains, and gives it up at once when the worker has gone.
+    /// Places nothing on a node whose worker is about to go, and gives it up at once when the worker has gone.
     fn leaving(&mut self, node: NodeId, leaving: Leaving) {
-        let draining = self.parts.state.node(node).is_some_and(|node| node.draining);
         match leaving {
-            Leaving::Staying => self.undrain(node),
-            Leaving::Draining if !draining => {
-                self.drained.insert(node);
-                self.propose(Command::DrainNode { node, draining: true });
-            }
-            Leaving::Draining => {}
-            Leaving::Gone => {
-                self.propose(Command::LoseNode(node));
-                self.undrain(node);
-            }
-        }
-    }
-
-    /// Takes back a drain that the node's worker, and no operator, had asked for: it has come back, or is gone.
-    fn undrain(&mut self, node: NodeId) {
-        if self.drained.remove(&node) {
-            self.propose(Command::DrainNode { node, draining: false });
+            Leaving::Staying => {}
+            Leaving::Draining => self.propose(Command::LeaveNode(node)),
+            Leaving::Gone => self.propose(Command::LoseNode(node)),
         }
     }
 
@@ -370,11 +367,8 @@ impl CoreThread {
                 None => self.commit_internal(index),
             }
         }
-        for (read, index) in reads {
-            // Whatever is committed is applied at once.
-            debug_assert!(index <= self.parts.state.index());
-            self.confirmed(read);
-        }
+        self.confirmed.extend(reads);
+        self.serve_confirmed();
         if let Some((meta, from)) = install {
             self.parts.servers.fetch(&self.parts.state, &meta, from);
         }
@@ -422,7 +416,6 @@ impl CoreThread {
     fn heed(&mut self, events: &[Event]) {
         for event in events {
             match event {
-                Event::NodeLost(node) => self.undrain(*node),
                 Event::ServerChanged(_) | Event::ServerRemoved(_) => {
                     self.parts.servers.link(&self.parts.state, &self.parts.replica);
                     self.look_after_servers();

@@ -45,9 +45,9 @@ pub(crate) enum Request {
     /// A worker's heartbeat, with its own clock; acknowledged only if it renewed the lease.
     Heartbeat { node: NodeId, session: u64, sent_micros: u64 },
     /// A worker is about to go.
-    Leaving(NodeId, Leaving),
+    Leaving { node: NodeId, session: u64, leaving: Leaving },
     /// A worker has launched attempts: for display.
-    Started(NodeId, Vec<(AttemptId, Timestamp)>),
+    Started { node: NodeId, session: u64, launched: Vec<(AttemptId, Timestamp)> },
     /// A snapshot at this index is safely stored.
     Snapshotted(LogIndex, SnapshotResult),
     /// A peer's log sent messages.

@@ -7,6 +7,7 @@
 
 mod auth;
 mod clock;
+mod cluster_file;
 mod config;
 mod core_thread;
 mod disk_space;
@@ -24,6 +25,8 @@ mod servers;
 mod sessions;
 mod snapshots;
 mod start;
+
+pub use rota_store::ClusterId;
 
 pub use config::{
     CONNECTIONS_MAX, ClusterConfig, FOLLOWERS_MAX, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT,

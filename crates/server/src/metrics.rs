@@ -189,6 +189,7 @@ impl Metrics {
             Event::StopRequested(_)
             | Event::NodeRegistered(_)
             | Event::NodeDraining(..)
+            | Event::NodeLeaving(_)
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
@@ -283,6 +284,7 @@ fn makes_room(event: &Event) -> bool {
         | Event::JobFinished(_)
         | Event::NodeLost(_)
         | Event::NodeDraining(_, true)
+        | Event::NodeLeaving(_)
         | Event::NodeRemoved { .. }
         | Event::QueuePaused(_, true)
         | Event::QueueRemoved(_)

@@ -16,6 +16,9 @@ use crate::peers::Peers;
 /// How long a tick lasts.
 pub(crate) const TICK: Duration = Duration::from_millis(15);
 
+/// How often the leader looks for a learner that has caught up.
+const PROMOTE_EVERY: Duration = Duration::from_millis(500);
+
 /// The log with what it needs around it.
 pub(crate) struct Replica {
     log: Box<dyn ReplicatedLog>,
@@ -27,6 +30,7 @@ pub(crate) struct Replica {
     last_frame: FrameSeq,
     durable: FrameSeq,
     next_tick: Instant,
+    next_promotion: Instant,
     next_read: ReadId,
 }
 
@@ -55,6 +59,7 @@ impl Replica {
             last_frame: FrameSeq(0),
             durable: FrameSeq(0),
             next_tick: Instant::now() + TICK,
+            next_promotion: Instant::now(),
             next_read: ReadId(1),
         }
     }
@@ -71,6 +76,16 @@ impl Replica {
             self.log.tick();
             self.next_tick = now + TICK;
         }
+    }
+
+    /// Whether it is time to look for a learner that has caught up.
+    pub(crate) fn is_promotion_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = self.peers.is_some() && self.next_promotion <= now;
+        if due {
+            self.next_promotion = now + PROMOTE_EVERY;
+        }
+        due
     }
 
     /// Takes in messages of a peer.

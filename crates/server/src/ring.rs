@@ -135,6 +135,7 @@ fn weight(events: &[Event]) -> usize {
             | Event::NodeRegistered(_)
             | Event::NodeLost(_)
             | Event::NodeDraining(..)
+            | Event::NodeLeaving(_)
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)

@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use rota_core::State;
 use rota_core::server::{ServerCommand, ServerSpec};
-use rota_ports::SnapshotMeta;
+use rota_ports::{MemberStatus, Role, SnapshotMeta};
 use rota_types::ServerId;
 
 use crate::peers::Peers;
 use crate::replica::Replica;
+
+/// How many entries a learner may lack and be made a voter: as many as one exchange brings.
+const CAUGHT_UP: u64 = 64;
 
 /// The core thread's memory of the servers.
 pub(crate) struct Servers {
@@ -43,15 +46,21 @@ impl Servers {
 
     /// Where a server can be reached; empty if nobody knows.
     pub(crate) fn address(&self, state: &State, id: ServerId) -> Arc<str> {
-        let known = state.server(id).map(|server| Arc::from(&*server.spec.address));
+        let known = state.server(id).map(|server| &server.spec);
+        let known =
+            known.or_else(|| self.introduced.get(&id)).map(|spec| Arc::from(&*spec.address));
         known.or_else(|| self.configured.get(&id).cloned()).unwrap_or_default()
     }
 
     /// Has a link to every other member.
     pub(crate) fn link(&self, state: &State, replica: &Replica) {
         let Some(peers) = &self.peers else { return };
-        let members = replica.members().into_iter().map(|member| member.id);
-        let others = members.filter(|id| *id != self.own.id);
+        let mut members: Vec<ServerId> = replica.members().iter().map(|member| member.id).collect();
+        if !members.contains(&self.own.id) {
+            // Not a member yet, or no more: it has to answer those who speak to it.
+            members.extend(self.introduced.keys());
+        }
+        let others = members.into_iter().filter(|id| *id != self.own.id);
         let addresses = others.map(|id| (id, self.address(state, id)));
         peers.connect(&addresses.filter(|(_, address)| !address.is_empty()).collect());
     }
@@ -90,6 +99,18 @@ impl Servers {
             commands.push(ServerCommand::RaiseLevel(level));
         }
         commands
+    }
+
+    /// A learner that has caught up and can decide with the others.
+    pub(crate) fn ready_learner(state: &State, replica: &Replica) -> Option<ServerId> {
+        let last = replica.status().last;
+        let has_caught_up = |member: &MemberStatus| {
+            let behind = member.matched.map(|matched| last.0.saturating_sub(matched.0));
+            let announced = state.server(member.id).is_some_and(|one| !one.spec.version.is_empty());
+            member.is_active && announced && behind.is_some_and(|behind| behind <= CAUGHT_UP)
+        };
+        let learners = replica.members().into_iter().filter(|member| member.role == Role::Learner);
+        learners.filter(has_caught_up).map(|member| member.id).next()
     }
 
     /// Gets another server's state.

@@ -33,9 +33,9 @@ impl Sessions {
         self.connected.contains_key(&node)
     }
 
-    /// Notes that a node's worker was heard of. Returns whether it is connected.
-    pub(crate) fn heard(&mut self, node: NodeId) -> bool {
-        let session = self.connected.get_mut(&node);
+    /// Notes that a node's worker was heard of. Returns whether this session has the node.
+    pub(crate) fn heard(&mut self, node: NodeId, number: u64) -> bool {
+        let session = self.connected.get_mut(&node).filter(|session| session.number == number);
         session.map(|session| session.heard_at = crate::clock::wall()).is_some()
     }
 
@@ -135,6 +135,7 @@ impl Sessions {
             | Event::TasksCancelled { .. }
             | Event::NodeRegistered(_)
             | Event::NodeDraining(..)
+            | Event::NodeLeaving(_)
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
             | Event::QueueRemoved(_)

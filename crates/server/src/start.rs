@@ -8,11 +8,12 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rota_consensus::raft::{self, RaftConfig, RaftLog};
 use rota_control::Controller;
 use rota_core::server::ServerSpec;
 use rota_core::{LEVEL, State};
 use rota_identity::{IdentityError, Names};
-use rota_ports::ReplicatedLog;
+use rota_ports::{ReplicatedLog, Store, Stored};
 use rota_store::disk::{DirLock, Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryPlace, Retention};
 use rota_store::recover::{Options, Recovered};
@@ -21,16 +22,17 @@ use rota_store::wal::WalOptions;
 use rota_store::writer::LogWriter;
 use rota_store::{ClusterId, Identity, StoreError, recover};
 use rota_types::{LogIndex, ServerId};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::auth::{Secured, Tokens};
-use crate::config::{ClusterConfig, OnFatal, ServerConfig, StartError};
+use crate::config::{ClusterConfig, LogKind, OnFatal, ServerConfig, StartError};
 use crate::core_thread::{CoreThread, End, Parts};
 use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, Request};
+use crate::history;
 use crate::listen::Tls;
 use crate::peers::{Images, Origin, Outside, PeerGateway, Peers};
 use crate::replica::Replica;
@@ -38,7 +40,6 @@ use crate::rest::{self, App, RequestIds, Shared};
 use crate::ring::Ring;
 use crate::servers::Servers;
 use crate::snapshots::{Files, Snapshots};
-use crate::{history, listen};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
@@ -82,14 +83,7 @@ impl Server {
             .map_err(|error| StartError::recover(&config.data_dir, error))??;
         let Opened { core, history, ring, origin, images, thread, secured } = opened;
         let tls = secured.as_deref().map(Tls::new).transpose()?;
-        let listener = match socket.listen(BACKLOG) {
-            Ok(listener) => listener,
-            Err(error) => {
-                core.tell(Request::Abandon);
-                drop(tokio::task::spawn_blocking(move || thread.join()).await);
-                return Err(refused(error));
-            }
-        };
+        let (listener, thread) = listen(socket, &core, thread).await.map_err(refused)?;
         let outputs = Arc::new(Outputs::default());
         let gateway = Gateway {
             core: core.clone(),
@@ -135,7 +129,7 @@ impl Server {
             tokio::spawn(secured.keep_renewed(stopped.clone()));
         }
         let listening = (listener, config.connections_max);
-        let serving = tokio::spawn(listen::serve(listening, router, tls, stopped));
+        let serving = tokio::spawn(crate::listen::serve(listening, router, tls, stopped));
         info!(%address, "listening");
         let (serving, core_thread) = (Some(serving), Some(thread));
         Ok(RunningServer { address, core, stop, serving, core_thread })
@@ -199,6 +193,22 @@ pub enum Ended {
     Failed,
     /// Another server's state has taken the place of what it had: it has to be started again, and goes on from there.
     StartAgain,
+}
+
+/// Listens. If that fails, the core thread is ended first: the files are free when this returns.
+async fn listen(
+    socket: TcpSocket,
+    core: &Core,
+    thread: JoinHandle<End>,
+) -> io::Result<(TcpListener, JoinHandle<End>)> {
+    match socket.listen(BACKLOG) {
+        Ok(listener) => Ok((listener, thread)),
+        Err(error) => {
+            core.tell(Request::Abandon);
+            drop(tokio::task::spawn_blocking(move || thread.join()).await);
+            Err(error)
+        }
+    }
 }
 
 /// Takes the address without listening yet. Until the state is recovered, workers are refused rather than left without an answer:
@@ -272,7 +282,7 @@ impl Opening {
         let config = &self.config;
         let on_fatal = on_fatal(config);
         let options = options(config);
-        let recovered =
+        let mut recovered =
             recover::recover(&disk, &options).map_err(|error| unusable(config, error))?;
         for note in &recovered.notes {
             warn!("{note}");
@@ -298,7 +308,7 @@ impl Opening {
         let origin = Origin { identity, address: self.address.clone() };
         let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
         let start = recovered.start();
-        let log = open_log(config, &recovered)?;
+        let log = open_log(config, &mut recovered)?;
         let Recovered { wal, lock, .. } = recovered;
         let files = Files {
             disk,
@@ -352,17 +362,38 @@ fn run(
     thread.spawn(run).map_err(StartError::Thread)
 }
 
-/// The log, behind what was recovered.
+/// The log, behind what was recovered. In a directory that is new, a founder's log begins with who founds the cluster.
 fn open_log(
     config: &ServerConfig,
-    recovered: &Recovered,
+    recovered: &mut Recovered,
 ) -> Result<Box<dyn ReplicatedLog>, StartError> {
     let Some(cluster) = &config.cluster else {
         let last = recovered.wal.last_index();
         return Ok(Box::new(SoloLog::new(last, SoloLimits::default())));
     };
-    let reason = format!("this version can't run as server {} of a cluster", cluster.server);
-    Err(StartError::recover(&config.data_dir, reason))
+    let broken = |error: StoreError| StartError::recover(&config.data_dir, error);
+    let wal = &mut recovered.wal;
+    let is_empty = wal.last_index() == LogIndex(0) && wal.protocol_state().is_none();
+    if is_empty && !cluster.founders.is_empty() {
+        let founders: Vec<ServerId> = cluster.founders.keys().copied().collect();
+        let frame = raft::founding_frame(LogIndex(0), &founders);
+        let written = wal.append(&frame).and_then(|()| wal.sync());
+        written.map_err(|error| StartError::recover(&config.data_dir, error))?;
+    }
+    let entries = recovered.tail().map(|entry| entry.map(|(_, entry)| entry));
+    let stored = Stored {
+        snapshot: recovered.snapshot_meta(),
+        entries: entries.collect::<Result<_, _>>().map_err(broken)?,
+        state: recovered.wal.protocol_state(),
+    };
+    let refused = |error| StartError::recover(&config.data_dir, error);
+    match cluster.log {
+        LogKind::Raft => {
+            let log = RaftLog::new(RaftConfig::new(cluster.server, draw()), stored);
+            Ok(Box::new(log.map_err(refused)?))
+        }
+        LogKind::Paxos => Err(refused(raft::StartError::Foreign)),
+    }
 }
 
 fn servers(config: &ServerConfig, origin: &Origin, peers: Option<Arc<Peers>>) -> Servers {

@@ -188,6 +188,7 @@ impl Oracle {
                     return Err(format!("I8: lost node {id} keeps attempts"));
                 }
             }
+            Event::NodeLeaving(_) => {}
             Event::NodeDraining(id, draining) => {
                 let node = self.model.nodes.get_mut(id).ok_or("an unknown node drains")?;
                 node.draining = *draining;

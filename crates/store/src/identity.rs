@@ -33,6 +33,16 @@ impl fmt::Display for ClusterId {
     }
 }
 
+impl ClusterId {
+    /// Reads what its `Display` writes: 32 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = digits.then(|| u128::from_str_radix(text, 16).ok()).flatten()?;
+        Some(Self(number.to_be_bytes()))
+    }
+}
+
 impl Identity {
     /// A number that differs between identities, for checksums.
     pub(crate) fn salt(&self) -> u32 {

@@ -58,6 +58,7 @@ impl From<&Command> for pb::Command {
             Command::DrainNode { node, draining } => {
                 Kind::DrainNode(pb::DrainNode { node: node.0, draining: *draining })
             }
+            Command::LeaveNode(node) => Kind::LeaveNode(node.0),
             Command::RemoveNode(node) => Kind::RemoveNode(node.0),
             Command::CreateQueue(queue) => Kind::CreateQueue(queue.into()),
             Command::ConfigureQueue(queue) => Kind::ConfigureQueue(queue.into()),
@@ -94,6 +95,7 @@ impl TryFrom<pb::Command> for Command {
             Kind::DrainNode(pb::DrainNode { node, draining }) => {
                 Self::DrainNode { node: NodeId(node), draining }
             }
+            Kind::LeaveNode(node) => Self::LeaveNode(NodeId(node)),
             Kind::RemoveNode(node) => Self::RemoveNode(NodeId(node)),
             Kind::CreateQueue(queue) => Self::CreateQueue(queue.try_into()?),
             Kind::ConfigureQueue(queue) => Self::ConfigureQueue(queue.try_into()?),

@@ -279,6 +279,7 @@ fn commands_are_encoded_as_ever() {
     check_command("register-restricted", Command::RegisterNode(restricted_node()));
     check_command("lose-node", Command::LoseNode(node));
     check_command("drain-node", Command::DrainNode { node, draining: true });
+    check_command("leave-node", Command::LeaveNode(node));
     check_command("remove-node", Command::RemoveNode(node));
     let fifo = queue_spec(Discipline::Fifo, PlacementKind::FirstFit);
     check_command("create-queue", Command::CreateQueue(fifo));
@@ -341,6 +342,7 @@ fn snapshot_records_are_encoded_as_ever() {
                 id: NodeId(4),
                 spec,
                 draining: true,
+                leaving: false,
                 lost: true,
                 registered_at: AT,
             }),

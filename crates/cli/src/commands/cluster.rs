@@ -4,24 +4,56 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use rota_api::{PageQuery, Secret};
+use rota_api::{EventQuery, PageQuery, Secret, TransferRequest};
 use rota_identity::{AdminToken, ApiToken, Authority, IdentityDir};
 
 use super::{App, gather};
 use crate::trouble::Result;
+use crate::watch::{Frame, Watch};
 
 /// `rota cluster`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Load, demand and supply, failure odds, waits and delays
-    #[command(after_help = "Examples:\n  rota cluster stats\n  rota cluster stats -o json")]
-    Stats,
+    #[command(after_help = "Examples:
+  rota cluster stats
+  rota cluster stats --watch
+  rota cluster stats -o json")]
+    Stats(Watch),
+    /// The servers: who leads, how far each is, what it does
+    #[command(after_help = "Examples:
+  rota cluster status
+  rota cluster status --watch
+  rota cluster status -o json")]
+    Status(Watch),
+    /// Remove a server, whether it runs or not; its number is never given out again
+    #[command(after_help = "Examples:\n  rota cluster remove 3 --yes")]
+    Remove(ServerArg),
+    /// Hand the lead to another server, as before a planned restart
+    #[command(after_help = "Examples:\n  rota cluster transfer\n  rota cluster transfer 2")]
+    Transfer(TransferArgs),
     /// Make the certificate authority of a new cluster, and its first administrator token
     Init(InitArgs),
     /// Make another administrator token on a server's disk, when every other one is lost
     AdminToken(AdminTokenArgs),
     /// Who changed what, the newest first
     Audit(AuditArgs),
+}
+
+/// Which server.
+#[derive(Debug, Args)]
+pub(crate) struct ServerArg {
+    /// The number of a server
+    #[arg(value_name = "SERVER")]
+    number: u64,
+}
+
+/// Which server is to lead.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// The number of a server; without one, the healthy one that is furthest
+    #[arg(value_name = "SERVER")]
+    number: Option<u64>,
 }
 
 /// `rota cluster init`
@@ -61,8 +93,35 @@ pub(crate) struct AuditArgs {
 
 /// Runs a verb on the cluster.
 pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
+    let client = app.client()?;
     match command {
-        ClusterCommand::Stats => app.out.one(&app.client()?.stats().await?)?,
+        ClusterCommand::Stats(watch) => {
+            let look = async || {
+                let stats = client.stats().await?;
+                Ok(Frame { data: app.out.one_text(&stats)?, ..Frame::default() })
+            };
+            return watch.show(app, &client, EventQuery::default(), look).await;
+        }
+        ClusterCommand::Status(watch) => {
+            let look = async || {
+                let status = client.cluster_status().await?;
+                Ok(Frame { data: app.out.one_text(&status)?, ..Frame::default() })
+            };
+            return watch.show(app, &client, EventQuery::default(), look).await;
+        }
+        ClusterCommand::Remove(ServerArg { number: server }) => {
+            app.confirm(&format!("remove server {server} from the cluster"))?;
+            client.remove_server(server).await?;
+            let data = serde_json::json!({ "id": server, "removed": true });
+            app.out.answer(&data, &server.to_string(), &format!("server {server} · removed"))?;
+        }
+        ClusterCommand::Transfer(TransferArgs { number: server }) => {
+            client.transfer_lead(&TransferRequest { to: server }).await?;
+            let status = client.cluster_status().await?;
+            let leader = status.leader.unwrap_or_default();
+            let line = format!("server {leader} leads, in term {}", status.term);
+            app.out.answer(&status, &leader.to_string(), &line)?;
+        }
         ClusterCommand::Init(args) => init(app, &args)?,
         ClusterCommand::AdminToken(args) => {
             let dir = IdentityDir::below(&args.data);
@@ -74,7 +133,6 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
             app.screen().remark("the server takes it in when it is started; it is not shown again");
         }
         ClusterCommand::Audit(args) => {
-            let client = app.client()?;
             let page = gather(args.limit, |cursor, limit| {
                 let client = client.clone();
                 async move { client.audit(&PageQuery { cursor, limit: Some(limit) }).await }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use rota_worker::Shutdown;
 
 use super::App;
@@ -17,25 +17,54 @@ use crate::trouble::Result;
   rota dev
   rota dev --workers 3 --data /tmp/rota
   rota dev --listen 127.0.0.1:0 -o json       prints the address it got
+  rota dev --servers 3 --workers 4            a whole cluster: kill a server and watch
 
 The first Ctrl-C drains: nothing new starts, what runs may finish. The second one stops it at once.
 What was submitted is kept in the data directory and goes on at the next start.")]
 pub(crate) struct DevArgs {
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = ".rota")]
-    data: PathBuf,
+    pub(crate) data: PathBuf,
+    /// How many servers to start, each a process of its own; they listen on one port behind the other
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7))]
+    pub(crate) servers: u16,
+    /// How the servers agree
+    #[arg(long, value_name = "LOG", value_enum, default_value_t = Log::Raft)]
+    pub(crate) log: Log,
     /// How many workers share this machine
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    workers: u32,
+    pub(crate) workers: u32,
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7600")]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     #[command(flatten)]
-    capacity: super::worker::CapacityArgs,
+    pub(crate) capacity: super::worker::CapacityArgs,
+}
+
+/// How servers agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Log {
+    /// Raft
+    Raft,
+    /// Multi-Paxos
+    Paxos,
+}
+
+impl Log {
+    /// Its name in files.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Raft => "raft",
+            Self::Paxos => "paxos",
+        }
+    }
 }
 
 /// Runs server and workers until told to stop.
 pub(crate) async fn dev(app: &App, args: DevArgs) -> Result<u8> {
+    if args.servers > 1 {
+        return super::dev_cluster::run(app, &args).await;
+    }
     let config = LocalConfig {
         data: args.data.clone(),
         listen: args.listen,

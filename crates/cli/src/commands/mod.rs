@@ -4,6 +4,7 @@ pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod dev;
+pub(crate) mod dev_cluster;
 pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod explain;

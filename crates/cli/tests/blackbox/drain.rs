@@ -101,7 +101,7 @@ fn a_development_server_that_is_told_to_end_finishes_what_it_runs() {
         let mut process = Process::start(&arguments, &arena.path("dev.log"));
         until("a development server with a node", PATIENCE, || {
             process.must_run();
-            let answer = Api(listen).send("GET", "/readyz", &[], b"").ok()?;
+            let answer = Api::at(listen).send("GET", "/readyz", &[], b"").ok()?;
             let ready =
                 answer.status == 200 && answer.json::<rota_api::Health>().nodes_connected > 0;
             ready.then_some(())
@@ -111,7 +111,7 @@ fn a_development_server_that_is_told_to_end_finishes_what_it_runs() {
     let mut dev = start();
     let script = arena.ledger.script("drained", "sleep 2", "0");
     let body = json!({"task": [{"command": script}]});
-    let answer = Api(listen).json("POST", "/v1/jobs", &body).expect("the server answers");
+    let answer = Api::at(listen).json("POST", "/v1/jobs", &body).expect("the server answers");
     let id = answer.expect::<SubmitReply>(201).jobs[0].id;
     until("a running task", PATIENCE, || (arena.ledger.running() == 1).then_some(()));
     dev.signal(Signal::TERM);
@@ -120,7 +120,7 @@ fn a_development_server_that_is_told_to_end_finishes_what_it_runs() {
     assert_eq!(arena.ledger.counts(), [((format!("{id}.0"), 1), [1, 1])].into());
     drop(dev);
     let _dev = start();
-    let record = Record::when_over(Api(listen), PATIENCE);
+    let record = Record::when_over(Api::at(listen), PATIENCE);
     let task = &record.jobs[&id].1[0];
     assert_eq!((task.state, task.attempt), (TaskState::Succeeded, 1));
 }

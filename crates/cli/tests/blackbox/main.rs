@@ -11,6 +11,7 @@ mod both_killed;
 mod damage;
 mod disk;
 mod drain;
+mod leader_killed;
 mod operator;
 mod output;
 mod server_killed;

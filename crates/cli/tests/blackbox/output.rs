@@ -100,8 +100,8 @@ fn a_restart_of_rota_dev_keeps_the_output() {
         let mut process = Process::start(&arguments, &arena.path("dev.log"));
         until("rota dev that is ready", PATIENCE, || {
             process.must_run();
-            let ready = Api(listen).send("GET", "/readyz", &[], b"").ok()?.status == 200;
-            let nodes = || Api(listen).send("GET", "/v1/nodes", &[], b"").ok();
+            let ready = Api::at(listen).send("GET", "/readyz", &[], b"").ok()?.status == 200;
+            let nodes = || Api::at(listen).send("GET", "/v1/nodes", &[], b"").ok();
             ready
                 .then(nodes)??
                 .body
@@ -112,8 +112,8 @@ fn a_restart_of_rota_dev_keeps_the_output() {
         process
     };
     let mut dev = start();
-    let job = submit(Api(listen), "seq 1 20000");
-    Record::when_over(Api(listen), PATIENCE);
+    let job = submit(Api::at(listen), "seq 1 20000");
+    Record::when_over(Api::at(listen), PATIENCE);
     for _ in 0..2 {
         dev.kill();
         dev = start();

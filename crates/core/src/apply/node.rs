@@ -32,6 +32,7 @@ impl State {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.spec = spec.clone();
             node.lost = false;
+            node.leaving &= !restarted;
             node.registered_at = now;
             node.refresh();
         }
@@ -55,6 +56,15 @@ impl State {
             node.lost = true;
             self.lose_attempts(id, events);
             events.push(Event::NodeLost(id));
+        }
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn leave_node(&mut self, id: NodeId, events: &mut Vec<Event>) -> Outcome {
+        let node = self.nodes.get_mut(&id).ok_or(Rejection::UnknownNode(id))?;
+        if !node.leaving {
+            node.leaving = true;
+            events.push(Event::NodeLeaving(id));
         }
         Ok(Reply::Done)
     }

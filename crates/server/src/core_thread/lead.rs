@@ -5,13 +5,14 @@
 
 use rota_control::Input;
 use rota_core::command::Command;
-use rota_ports::{ProposeRefused, ReadId};
+use rota_ports::{Change, ProposeRefused, ReadId};
 use rota_types::NodeId;
-use tracing::info;
+use tracing::{debug, info};
 
 use super::CoreThread;
 use crate::handle::{Attach, CoreError, Proposal, Query, Standing, SteerRefused, Steering};
 use crate::outbox::Ending;
+use crate::servers::Servers;
 
 /// Something that waits until it is certain that this server leads.
 pub(super) enum Deferred {
@@ -48,6 +49,17 @@ impl CoreThread {
             self.unconfirmed.push(deferred);
         } else {
             deferred.refuse();
+        }
+    }
+
+    /// Lets a learner that has caught up decide with the others.
+    pub(super) fn promote(&mut self) {
+        let Some(learner) = Servers::ready_learner(&self.parts.state, &self.parts.replica) else {
+            return;
+        };
+        match self.parts.replica.change_members(&[Change::AddVoter(learner)]) {
+            Ok(()) => info!(server = %learner, "has caught up and becomes a voter"),
+            Err(refused) => debug!(server = %learner, ?refused, "can't become a voter now"),
         }
     }
 
@@ -88,15 +100,21 @@ impl CoreThread {
         }
     }
 
-    /// Does what waited for a confirmation.
-    pub(super) fn confirmed(&mut self, read: ReadId) {
+    /// Does what waited for confirmations, as far as the state is there.
+    pub(super) fn serve_confirmed(&mut self) {
+        let applied = self.parts.state.index();
+        while let Some((read, _)) = self.confirmed.pop_front_if(|(_, index)| *index <= applied) {
+            self.serve(read);
+        }
+    }
+
+    fn serve(&mut self, read: ReadId) {
         while let Some((_, deferred)) = self.confirming.pop_front_if(|(id, _)| *id <= read) {
             for deferred in deferred {
                 match deferred {
                     Deferred::Query(query) => query.answer(Ok(&self.view())),
                     Deferred::Attach(attach) => {
                         let node = attach.node;
-                        self.undrain(node);
                         let renews = self.parts.controller.renews(node);
                         self.sessions.attach(attach, &self.parts.state, renews);
                         self.step(Input::Heartbeat(node));
@@ -149,9 +167,9 @@ impl CoreThread {
         let waiting = self.waiting.drain(..).map(|proposal| (0, proposal.asker));
         held.chain(waiting).for_each(|(_, asker)| asker.fail(CoreError::NotLeader));
         self.unconfirmed.drain(..).for_each(Deferred::refuse);
+        self.confirmed.clear();
         self.confirming.drain(..).flat_map(|(_, all)| all).for_each(Deferred::refuse);
         self.sessions.end_all(Ending::NotLeading);
-        self.drained.clear();
         self.parts.servers.deposed();
         self.step(Input::Deposed);
     }

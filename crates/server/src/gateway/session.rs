@@ -133,7 +133,7 @@ impl Session {
                     self.core.tell(Request::Heartbeat { node, session, sent_micros });
                     if heartbeat.leaving() != leaving {
                         leaving = heartbeat.leaving();
-                        self.core.tell(Request::Leaving(node, leaving));
+                        self.core.tell(Request::Leaving { node, session, leaving });
                     }
                 }
                 Some(pb::worker_message::Kind::Reports(reports)) => {
@@ -158,7 +158,8 @@ impl Session {
             })
             .collect();
         if !launched.is_empty() {
-            self.core.tell(Request::Started(node, launched));
+            let session = self.number;
+            self.core.tell(Request::Started { node, session, launched });
         }
     }
 

@@ -291,6 +291,7 @@ fn job_of(event: &event::Event) -> Option<JobId> {
         event::Event::NodeRegistered(_)
         | event::Event::NodeLost(_)
         | event::Event::NodeDraining(..)
+        | event::Event::NodeLeaving(_)
         | event::Event::NodeRemoved { .. }
         | event::Event::QueueConfigured(_)
         | event::Event::QueuePaused(..)
@@ -311,7 +312,8 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
         event::Event::AttemptEnded(record) => Some(record.node),
         event::Event::NodeRegistered(node)
         | event::Event::NodeLost(node)
-        | event::Event::NodeDraining(node, _) => Some(*node),
+        | event::Event::NodeDraining(node, _)
+        | event::Event::NodeLeaving(node) => Some(*node),
         event::Event::JobSubmitted(_)
         | event::Event::StopRequested(_)
         | event::Event::TaskQueued(_)
@@ -332,7 +334,6 @@ fn node_of(event: &event::Event) -> Option<NodeId> {
 }
 
 /// What an event is about, and the event in JSON.
-#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn tell(
     index: LogIndex,
     seq: u32,
@@ -374,6 +375,7 @@ fn tell(
         }
         event::Event::NodeRegistered(_) => ("node", "node_registered"),
         event::Event::NodeLost(_) => ("node", "node_lost"),
+        event::Event::NodeLeaving(_) => ("node", "node_leaving"),
         event::Event::NodeDraining(_, draining) => {
             put(&mut told.data, "draining", json!(draining));
             ("node", "node_draining")
@@ -450,6 +452,7 @@ fn tell_cluster(told: &mut Event, event: &event::Event) -> (&'static str, &'stat
         | event::Event::NodeRegistered(_)
         | event::Event::NodeLost(_)
         | event::Event::NodeDraining(..)
+        | event::Event::NodeLeaving(_)
         | event::Event::NodeRemoved { .. } => ("task", "other"),
     }
 }

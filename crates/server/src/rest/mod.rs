@@ -124,7 +124,6 @@ pub(crate) fn routes() -> Routes {
         .at(ReadCluster, routes!(servers::cluster_status))
         .at(ManageCluster, routes!(servers::add_server))
         .at(ManageCluster, routes!(servers::remove_server))
-        .at(ManageCluster, routes!(servers::promote_server))
         .at(ManageCluster, routes!(servers::transfer_lead))
         .anywhere(ReadCluster, routes!(cluster::metrics))
         .anywhere(ReadCluster, routes!(events::follow_events))
@@ -226,7 +225,6 @@ get /v1/whoami Known
 get /version Public
 patch /v1/queues/{name} ManageQueues
 post /v1/cluster/servers ManageCluster
-post /v1/cluster/servers/{id}/promote ManageCluster
 post /v1/cluster/transfer ManageCluster
 post /v1/jobs SubmitJobs
 post /v1/jobs/validate SubmitJobs

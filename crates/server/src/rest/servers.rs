@@ -69,27 +69,6 @@ pub(super) async fn add_server(
     Ok((StatusCode::CREATED, Json(added)))
 }
 
-/// Makes a learner that has caught up a voter.
-#[utoipa::path(post, path = "/v1/cluster/servers/{id}/promote", tag = "cluster", operation_id = "promoteServer",
-    params(("id" = u64, Path, description = "The server's number.")), responses(
-    (status = 200, description = "It decides with the others now.", body = ClusterStatus),
-    (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
-))]
-pub(super) async fn promote_server(
-    State(app): State<App>,
-    PathPart(id): PathPart<u64>,
-) -> Answer<Json<ClusterStatus>> {
-    replicated(&app)?;
-    let id = ServerId(id);
-    known(&app, id).await?;
-    steer(&app, Steering::Members(vec![Change::AddVoter(id)])).await?;
-    until(&app, move |members| {
-        members.iter().any(|member| member.id == id && member.role == Role::Voter)
-    })
-    .await?;
-    cluster_status(State(app)).await
-}
-
 /// Removes a server from the cluster, whether it runs or not. Its number is never given out again.
 #[utoipa::path(delete, path = "/v1/cluster/servers/{id}", tag = "cluster", operation_id = "removeServer",
     params(("id" = u64, Path, description = "The server's number.")), responses(

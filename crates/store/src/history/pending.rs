@@ -76,6 +76,7 @@ impl Batch {
             | Event::NodeRegistered(_)
             | Event::NodeLost(_)
             | Event::NodeDraining(..)
+            | Event::NodeLeaving(_)
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)

@@ -307,6 +307,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         node_spec().prop_map(Command::RegisterNode),
         node().prop_map(Command::LoseNode),
         (node(), any::<bool>()).prop_map(|(node, draining)| Command::DrainNode { node, draining }),
+        node().prop_map(Command::LeaveNode),
         node().prop_map(Command::RemoveNode),
         queue_spec().prop_map(Command::CreateQueue),
         queue_spec().prop_map(Command::ConfigureQueue),
@@ -505,8 +506,9 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
     });
     let node = (any::<u32>(), node_spec(), any::<bool>(), any::<bool>(), number());
     let node = node.prop_map(|(id, spec, draining, lost, registered)| {
+        let leaving = draining != lost;
         let registered_at = Timestamp(registered);
-        Record::Node(NodeRecord { id: NodeId(id), spec, draining, lost, registered_at })
+        Record::Node(NodeRecord { id: NodeId(id), spec, draining, leaving, lost, registered_at })
     });
     let key = (text(), any::<[u8; 16]>(), number(), any::<u32>(), number());
     let key = key.prop_map(|(key, digest, first, count, used)| {

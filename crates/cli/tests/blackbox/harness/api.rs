@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -10,9 +11,14 @@ use serde_json::Value;
 /// How long a request may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Where requests go.
+/// The most servers of a cluster.
+const SERVERS_MAX: usize = 5;
+
+/// Where requests go: to one server after the other, or to the next one if nobody listens.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Api(pub(crate) SocketAddr);
+pub(crate) struct Api {
+    servers: [Option<SocketAddr>; SERVERS_MAX],
+}
 
 /// A whole answer.
 #[derive(Debug)]
@@ -41,7 +47,21 @@ impl Answer {
     }
 }
 
+/// Where the next request goes first.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
 impl Api {
+    /// One server.
+    pub(crate) fn at(server: SocketAddr) -> Self {
+        Self::of(&[server])
+    }
+
+    /// The servers of a cluster.
+    pub(crate) fn of(servers: &[SocketAddr]) -> Self {
+        assert!((1..=SERVERS_MAX).contains(&servers.len()));
+        Self { servers: std::array::from_fn(|place| servers.get(place).copied()) }
+    }
+
     /// Asks for something; fails the test if there is no good answer.
     pub(crate) fn get<T: DeserializeOwned>(self, path: &str) -> T {
         let answer = self.send("GET", path, &[], b"");
@@ -62,18 +82,33 @@ impl Api {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
-        let mut stream = TcpStream::connect_timeout(&self.0, LIMIT)?;
+        let (mut stream, server) = self.connect()?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         stream.set_nodelay(true)?;
         let mut head =
-            format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.0);
+            format!("{method} {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n");
         for (name, value) in headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
         head.push_str(&format!("content-length: {}\r\n\r\n", body.len()));
         stream.write_all(&[head.as_bytes(), body].concat())?;
         read_answer(BufReader::new(stream))
+    }
+
+    fn connect(self) -> io::Result<(TcpStream, SocketAddr)> {
+        let servers: Vec<SocketAddr> = self.servers.into_iter().flatten().collect();
+        let first = TURN.fetch_add(1, Ordering::Relaxed);
+        let mut refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        for turn in 0..servers.len() {
+            let server = servers[(first + turn) % servers.len()];
+            match TcpStream::connect_timeout(&server, LIMIT) {
+                Ok(stream) => return Ok((stream, server)),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(refused)
     }
 }
 

@@ -31,10 +31,40 @@ impl Arena {
         Server::new(&data, &self.path("server.log"), free_port(chance), options)
     }
 
+    /// The servers of a cluster that are not running yet.
+    pub(crate) fn servers(
+        &self,
+        chance: &mut Chance,
+        count: usize,
+        options: &[&str],
+    ) -> Vec<Server> {
+        let listen: Vec<SocketAddr> = (0..count).map(|_| free_port(chance)).collect();
+        let file = self.path("cluster.toml");
+        let server =
+            |(id, listen)| format!("[[server]]\nid = {id}\naddress = \"http://{listen}\"\n");
+        let servers: String = (1..).zip(&listen).map(server).collect();
+        std::fs::write(&file, format!("name = \"blackbox\"\n{servers}")).expect("can be written");
+        let file = file.display().to_string();
+        let found = ["--cluster", &file];
+        let options: Vec<&str> = found.into_iter().chain(options.iter().copied()).collect();
+        let server = |(id, listen): (u32, SocketAddr)| {
+            let (data, log) = (format!("server-{id}"), format!("server-{id}.log"));
+            Server::new(&self.path(&data), &self.path(&log), listen, &options)
+        };
+        (1..).zip(listen).map(server).collect()
+    }
+
     /// A worker of this arena that is not running yet.
     pub(crate) fn worker(&self, name: &str, server: &Server, options: &[&str]) -> Worker {
+        self.worker_of(name, std::slice::from_ref(server), options)
+    }
+
+    /// A worker of a cluster that is not running yet.
+    pub(crate) fn worker_of(&self, name: &str, servers: &[Server], options: &[&str]) -> Worker {
         let text = |text: &str| text.to_owned();
-        let url = format!("http://{}", server.listen);
+        let urls: Vec<String> =
+            servers.iter().map(|server| format!("http://{}", server.listen)).collect();
+        let url = urls.join(",");
         let data = self.path(name).display().to_string();
         let mut arguments = vec![text("worker"), text("--server"), url, text("--data"), data];
         arguments.extend([text("--name"), text(name)]);
@@ -72,7 +102,7 @@ impl Server {
     }
 
     pub(crate) fn api(&self) -> Api {
-        Api(self.listen)
+        Api::at(self.listen)
     }
 
     /// Starts the process and does not wait for anything.

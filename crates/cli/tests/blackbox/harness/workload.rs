@@ -245,7 +245,7 @@ fn send_once(api: Api, request: &Request, body: &str) -> Option<(Answer, u64)> {
             // Nothing was done.
             Ok(_) | Err(_) => std::thread::sleep(Duration::from_millis(20)),
         }
-        assert!(began.elapsed() < PATIENCE, "nobody listens at {}", api.0);
+        assert!(began.elapsed() < PATIENCE, "nobody listens at {api:?}");
     }
 }
 

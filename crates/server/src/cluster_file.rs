@@ -1,0 +1,127 @@
+//! A server's place in its cluster, as it is kept in the data directory, so that a start needs nothing but that directory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use rota_store::ClusterId;
+use rota_types::ServerId;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ClusterConfig, LogKind};
+
+/// The file's name.
+const FILE: &str = "cluster.json";
+const TEMPORARY: &str = "cluster.json.tmp";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    cluster: String,
+    server: u64,
+    log: String,
+    founders: BTreeMap<u64, String>,
+}
+
+impl ClusterConfig {
+    /// The place of `server` in the cluster that these servers found. Everybody who says the same of it founds the same cluster.
+    #[must_use]
+    pub fn found(
+        name: &str,
+        log: LogKind,
+        founders: BTreeMap<ServerId, String>,
+        server: ServerId,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("rota cluster id");
+        let mut put = |part: &str| {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part.as_bytes());
+        };
+        put(name);
+        put(log.name());
+        for (id, address) in &founders {
+            put(&id.to_string());
+            put(address);
+        }
+        let mut cluster = [0; 16];
+        hasher.finalize_xof().fill(&mut cluster);
+        Self { cluster: ClusterId(cluster), server, log, founders }
+    }
+
+    /// What the data directory says; `None` if nothing.
+    ///
+    /// # Errors
+    /// If the file can't be read or is not one of ours.
+    pub fn load(directory: &Path) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(directory.join(FILE)) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let stored: Stored = serde_json::from_slice(&bytes)?;
+        let wrong = |what: &str| io::Error::new(ErrorKind::InvalidData, format!("{FILE}: {what}"));
+        let cluster = ClusterId::parse(&stored.cluster).ok_or_else(|| wrong("a bad cluster id"))?;
+        let log = LogKind::named(&stored.log).ok_or_else(|| wrong("an unknown kind of log"))?;
+        let founders = stored.founders.into_iter().map(|(id, address)| (ServerId(id), address));
+        let (server, founders) = (ServerId(stored.server), founders.collect());
+        Ok(Some(Self { cluster, server, log, founders }))
+    }
+
+    /// Stores it in the data directory, durably.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        let founders = self.founders.iter().map(|(id, address)| (id.0, address.clone()));
+        let stored = Stored {
+            cluster: self.cluster.to_string(),
+            server: self.server.0,
+            log: self.log.name().to_owned(),
+            founders: founders.collect(),
+        };
+        fs::create_dir_all(directory)?;
+        let temporary = directory.join(TEMPORARY);
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, directory.join(FILE))?;
+        fs::File::open(directory)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn founders(addresses: &[&str]) -> BTreeMap<ServerId, String> {
+        let ids = (1..).map(ServerId);
+        ids.zip(addresses.iter().map(|address| (*address).to_owned())).collect()
+    }
+
+    #[test]
+    fn who_says_the_same_founds_the_same_cluster_and_nobody_else_does() {
+        let found = |name, log, addresses: &[&str], server| {
+            ClusterConfig::found(name, log, founders(addresses), ServerId(server)).cluster
+        };
+        let one = found("a", LogKind::Raft, &["http://x", "http://y"], 1);
+        assert_eq!(found("a", LogKind::Raft, &["http://x", "http://y"], 2), one);
+        assert_ne!(found("b", LogKind::Raft, &["http://x", "http://y"], 1), one);
+        assert_ne!(found("a", LogKind::Paxos, &["http://x", "http://y"], 1), one);
+        assert_ne!(found("a", LogKind::Raft, &["http://y", "http://x"], 1), one);
+        assert_ne!(found("a", LogKind::Raft, &["http://x"], 1), one);
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again_and_damage_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(ClusterConfig::load(directory.path()).unwrap(), None);
+        let place = ClusterConfig::found("a", LogKind::Paxos, founders(&["http://x"]), ServerId(1));
+        place.save(directory.path()).unwrap();
+        assert_eq!(ClusterConfig::load(directory.path()).unwrap(), Some(place));
+        for damage in ["", "{}", r#"{"cluster":"1","server":1,"log":"raft","founders":{}}"#] {
+            fs::write(directory.path().join(FILE), damage).unwrap();
+            assert!(ClusterConfig::load(directory.path()).is_err(), "{damage}");
+        }
+    }
+}
