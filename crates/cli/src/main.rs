@@ -43,7 +43,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let screen = Screen::detect(cli.global.no_color, cli.global.utc, cli.global.quiet);
     start_log(cli.global.verbose, screen.live);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = match runtime.worker_threads(runtime_threads()).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             screen.note(&format!("error: can't start: {error}"));
@@ -63,6 +64,12 @@ fn main() -> ExitCode {
             ExitCode::from(trouble.exit_code())
         }
     }
+}
+
+/// One thread less than there are cpus, at least one. The server's core thread and the worker's session have threads of their own; a
+/// runtime thread too many is woken whenever another one finds something to do, and finds nothing.
+fn runtime_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1).max(1))
 }
 
 /// Log lines go to standard error. `ROTA_LOG` filters them like `RUST_LOG` does elsewhere.
