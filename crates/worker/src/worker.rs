@@ -107,12 +107,14 @@ impl Worker {
         let thread = thread.spawn(move || {
             let runtime = Builder::new_current_thread().enable_all().build();
             let ended = runtime.map_err(WorkerError::Thread).and_then(|runtime| {
-                runtime.block_on(async {
+                let ended = runtime.block_on(async {
                     tokio::select! {
                         ended = Self::serve(config, shutdown, here) => ended,
                         _ = unwanted => Ok(()),
                     }
-                })
+                });
+                runtime.shutdown_background(); // nobody waits for a name that can't be resolved
+                ended
             });
             drop(reply.send(ended));
         });
