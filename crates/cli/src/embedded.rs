@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rota_api::ErrorCode;
 use rota_client::{Client, ClientConfig};
+use rota_identity::IdentityDir;
 use rota_server::{RunningServer, Server, ServerConfig, StartError};
 use rota_types::Resources;
 use rota_worker::{Shutdown, Worker, WorkerConfig, WorkerError};
@@ -41,6 +42,14 @@ impl Local {
     /// Starts everything and waits until the server answers and every worker has joined.
     pub(crate) async fn start(config: &LocalConfig) -> std::result::Result<Self, NotStarted> {
         let mut server = ServerConfig::new(config.data.join("server"));
+        if IdentityDir::below(&server.data_dir).exists() {
+            let message =
+                format!("{} belongs to a server with an identity", server.data_dir.display());
+            let hint = "start it with `rota server`, and name it with --server; or work elsewhere";
+            return Err(NotStarted::Other(
+                Trouble::new(ErrorCode::StartFailed, message).hint(hint),
+            ));
+        }
         server.listen = config.listen;
         let server = Server::start(server).await?;
         let address = format!("http://{}", server.address());

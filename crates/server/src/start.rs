@@ -120,13 +120,7 @@ impl Server {
             Retention { jobs_max: config.history_jobs_max, age_max: config.history_age_max };
         tokio::spawn(history.prune(retention, stopped.clone()));
         if let Some(secured) = secured {
-            if config.cluster.is_none() {
-                // Whoever is told that the server is ready may use the token at once.
-                secured.take_in_admin_token(&core).await;
-            } else {
-                tokio::spawn(Arc::clone(&secured).keep_taking_in(core.clone(), stopped.clone()));
-            }
-            tokio::spawn(secured.keep_renewed(stopped.clone()));
+            attend(secured, &config, &core, &stopped).await;
         }
         let listening = (listener, config.connections_max);
         let serving = tokio::spawn(crate::listen::serve(listening, router, tls, stopped));
@@ -235,6 +229,22 @@ fn secure(
     names.0.sort();
     names.0.dedup();
     Secured::open(dir, server, names, tokens).map(|secured| Some(Arc::new(secured)))
+}
+
+/// Lets the first administrator in, and keeps the server's certificate valid.
+async fn attend(
+    secured: Arc<Secured>,
+    config: &ServerConfig,
+    core: &Core,
+    stopped: &watch::Receiver<bool>,
+) {
+    if config.cluster.is_none() {
+        // Whoever is told that the server is ready may use the token at once.
+        secured.take_in_admin_token(core).await;
+    } else {
+        tokio::spawn(Arc::clone(&secured).keep_taking_in(core.clone(), stopped.clone()));
+    }
+    tokio::spawn(secured.keep_renewed(stopped.clone()));
 }
 
 /// The names and addresses under which others reach this server.

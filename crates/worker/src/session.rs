@@ -15,7 +15,7 @@ use rota_worker_core::Session;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::clock;
@@ -75,6 +75,8 @@ struct Pace {
 enum Failure {
     /// Nobody listens there.
     Refused,
+    /// The server can't be reached or checked, or does not accept who this is. Somebody may have to do something about it.
+    Unwelcome(String),
     /// Anything else that may pass.
     Broken(String),
     /// Nobody listens to this task any more.
@@ -85,12 +87,18 @@ impl Connector {
     /// Connects until nobody wants to know any more.
     pub(crate) async fn run(self) {
         let mut pace = Pace { pause: PAUSE_MIN, max: PAUSE_MAX };
+        let mut told: Option<String> = None;
         loop {
             let began = clock::now();
             let mut refused = 0;
             for server in &self.servers {
                 match self.session(server, &mut pace).await {
                     Failure::Refused => refused += 1,
+                    Failure::Unwelcome(error) if told.as_ref() != Some(&error) => {
+                        warn!(%server, %error, "cannot connect");
+                        told = Some(error);
+                    }
+                    Failure::Unwelcome(error) => debug!(%server, %error, "cannot connect"),
                     Failure::Broken(error) => debug!(%server, %error, "no session"),
                     Failure::Unwanted => return,
                 }
@@ -123,6 +131,9 @@ impl Connector {
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, opening).await;
         let mut incoming = match opened {
             Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) if is_about_identity(&status) => {
+                return Failure::Unwelcome(status.to_string());
+            }
             Ok(Err(status)) => return Failure::Broken(status.to_string()),
             Err(_) => return Failure::Broken("no answer in time".into()),
         };
@@ -268,8 +279,22 @@ async fn connect(server: &str, tls: Option<&TlsConnector>) -> Result<Channel, Fa
         None => endpoint.connect().await,
     };
     connected.map_err(|error| {
-        if is_refused(&error) { Failure::Refused } else { Failure::Broken(error.to_string()) }
+        if is_refused(&error) { Failure::Refused } else { Failure::Unwelcome(innermost(&error)) }
     })
+}
+
+/// Whether the server refuses because of who this is.
+fn is_about_identity(status: &Status) -> bool {
+    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
+}
+
+/// What is at the bottom of an error: the layers above say only that they could not connect.
+fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
 }
 
 /// Whether the other host said that nobody listens there.

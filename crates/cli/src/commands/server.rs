@@ -127,7 +127,11 @@ async fn welcome(app: &App, config: &ServerConfig, server: &RunningServer) -> Re
         config.data_dir.display()
     );
     let data = serde_json::json!({ "address": address, "data": config.data_dir });
-    app.out.answer(&data, &address, &banner)
+    app.out.answer(&data, &address, &banner)?;
+    if config.listen.ip().is_unspecified() && config.hosts.is_empty() {
+        app.screen().remark("others can't check this server: name it with --host NAME_OR_ADDRESS");
+    }
+    Ok(())
 }
 
 /// An address at which this machine reaches what listens on `address`.

@@ -120,6 +120,11 @@ pub(crate) async fn worker(app: &App, args: WorkerArgs) -> Result<u8> {
     let mut config = configure(app, args)?;
     if let Some(identity) = identity {
         identity.equip(&mut config)?;
+    } else if config.servers.iter().any(|server| server.starts_with("https://")) {
+        let message = "that server takes workers with a certificate only, and this worker has none";
+        let hint =
+            "get a token with `rota token create NAME --role worker` and give it to --join once";
+        return Err(Trouble::usage(message).hint(hint));
     }
     let servers = config.servers.join(", ");
     let line =

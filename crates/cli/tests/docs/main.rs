@@ -26,8 +26,13 @@ use session::Session;
 /// The longest that a page may take.
 const PAGE_MAX: Duration = Duration::from_secs(55);
 /// Pages that are run. The others must not show commands of rota.
-const RUN: [&str; 4] =
-    ["README.md", "docs/tutorial.md", "docs/how-to.md", "docs/reference/rest.md"];
+const RUN: [&str; 5] = [
+    "README.md",
+    "docs/tutorial.md",
+    "docs/how-to.md",
+    "docs/beyond-loopback.md",
+    "docs/reference/rest.md",
+];
 /// Made from the definition of the command line, which has tests of its own.
 const MADE: [&str; 1] = ["docs/reference/cli.md"];
 /// Shows commands that measure for minutes; `cargo xtask` runs them.
@@ -82,6 +87,11 @@ fn the_tutorial_works_when_typed() {
 #[test]
 fn the_how_to_guides_work_when_typed() {
     follow("docs/how-to.md");
+}
+
+#[test]
+fn the_guide_beyond_loopback_works_when_typed() {
+    follow("docs/beyond-loopback.md");
 }
 
 #[test]

@@ -43,6 +43,9 @@ impl Session {
             "ROTA_OUTPUT",
             "ROTA_TIMEOUT",
             "ROTA_CONFIG",
+            "ROTA_TOKEN",
+            "ROTA_CA",
+            "ROTA_JOIN",
             "CLICOLOR_FORCE",
         ] {
             command.env_remove(name);

@@ -10,6 +10,7 @@ use http::Method;
 use http_body::Body as _;
 use rota_api::ErrorCode;
 use rota_core::token::{Grant, Role};
+use rota_identity::Peer;
 use utoipa::openapi::path::{Operation, PathItem, Paths};
 use utoipa::openapi::schema::Schema;
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr};
@@ -267,13 +268,19 @@ fn actor(caller: &Caller, request: &Request) -> Option<Actor> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let from = request.extensions().get::<Connection>().map(|connection| connection.from.ip());
+    let source = request.extensions().get::<Connection>().map(|connection| {
+        let passed_on = match connection.peer {
+            Some(Peer::Server(_)) => request.headers().get(&super::forward::SOURCE),
+            Some(Peer::Worker(_)) | None => None,
+        };
+        let told = passed_on.and_then(|from| from.to_str().ok()).filter(|from| from.len() <= 64);
+        told.map_or_else(|| connection.from.ip().to_string(), str::to_owned)
+    });
     let mut action = format!("{} {}", request.method(), request.uri().path());
     let end =
         (0..=action.len().min(ACTION_BYTES_MAX)).rev().find(|end| action.is_char_boundary(*end));
     action.truncate(end.unwrap_or(0));
-    let source = from.map(|from| from.to_string()).unwrap_or_default();
-    caller.name().map(|who| Actor { who, source, action })
+    caller.name().map(|who| Actor { who, source: source.unwrap_or_default(), action })
 }
 
 /// Ends an answer that is still being sent when its caller's token is revoked or expires.

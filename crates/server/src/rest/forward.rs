@@ -17,6 +17,7 @@ use rota_types::LogIndex;
 
 use super::App;
 use super::problem::{Answer, refuse};
+use crate::auth::Connection;
 use crate::handle::{CONSISTENCY, Consistency, Core, Standing};
 
 /// How long a request waits for a leader.
@@ -25,6 +26,8 @@ const LEADER_WAIT: Duration = Duration::from_secs(3);
 const INDEX_WAIT: Duration = Duration::from_secs(10);
 /// Names the server that passed a request on: it is passed on once at most.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-rota-forwarded-by");
+/// Where a request came from that another server passed on. Only a server's word counts.
+pub(super) const SOURCE: HeaderName = HeaderName::from_static("x-rota-source");
 /// Says that an answer may miss what this server has not heard of.
 const CONSISTENCY_HEADER: HeaderName = HeaderName::from_static("x-rota-consistency");
 
@@ -154,6 +157,11 @@ async fn pass_on(app: &App, address: &str, request: Request) -> Answer<Response>
     let mut headers = parts.headers;
     HOP.iter().for_each(|name| drop(headers.remove(name)));
     headers.insert(FORWARDED_BY, HeaderValue::from(app.identity.server.0));
+    headers.remove(&SOURCE);
+    let from = parts.extensions.get::<Connection>().map(|connection| connection.from.ip());
+    if let Some(Ok(from)) = from.map(|from| HeaderValue::from_str(&from.to_string())) {
+        headers.insert(SOURCE, from);
+    }
     // What may be there twice without harm: everything that changes nothing, or carries its own key.
     let harmless = parts.method.is_safe() || headers.contains_key("idempotency-key");
     let sent = app
