@@ -247,8 +247,8 @@ async fn cpu_time_is_reported() {
 #[tokio::test]
 async fn memory_limits_are_enforced_or_the_report_says_why_not() {
     let (_server, worker, mut session) = pair(|_| {}).await;
-    let mut task = shell(1, "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo ${#x}");
-    task.need = Some(Resources { memory_bytes: 32 << 20, cpu_millis: 500, named: vec![] });
+    let mut task = shell(1, "x=$(head -c 50000000 /dev/zero | tr '\\0' x); echo ${#x}");
+    task.need = Some(Resources { memory_bytes: 8 << 20, cpu_millis: 500, named: vec![] });
     session.start(vec![task]).await;
     let report = session.report(1).await;
     let detail = report.detail.as_ref().expect("there");
@@ -259,8 +259,8 @@ async fn memory_limits_are_enforced_or_the_report_says_why_not() {
         let Some(report::End::Failed(Failed { message, .. })) = &report.end else {
             panic!("it used more than it may: {report:?}");
         };
-        assert_eq!(message, "used more than its 33554432 bytes of memory");
-        assert!(detail.memory_peak_bytes > 16 << 20);
+        assert_eq!(message, "used more than its 8388608 bytes of memory");
+        assert!(detail.memory_peak_bytes > 4 << 20);
     }
     session.settle(1).await;
     worker.shut_down(Shutdown::Stop).await.expect("a clean end");
