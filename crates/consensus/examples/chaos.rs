@@ -1,5 +1,5 @@
 //! Clusters under simulated faults, as many as you like:
-//! `cargo run --release -p rota-consensus --example chaos -- --seeds 1000 --first 0 --seconds 600`.
+//! `cargo run --release -p rota-consensus --example chaos -- --log raft --seeds 1000 --first 0 --seconds 600`.
 //! Each seed is one cluster with a mixture of faults of its own; a failure is printed with its seed, which gives the same run again.
 
 #[path = "../tests/common/mod.rs"]
@@ -11,22 +11,30 @@ use std::time::{Duration, Instant};
 use rota_ports::contract::{Options, Protocol, Report, run};
 
 struct Arguments {
+    paxos: bool,
     seeds: u64,
     first: u64,
     limit: Duration,
 }
 
 fn arguments() -> Result<Arguments, String> {
-    let mut found = Arguments { seeds: 1_000, first: 0, limit: Duration::from_secs(3_600) };
+    let limit = Duration::from_secs(3_600);
+    let mut found = Arguments { paxos: false, seeds: 1_000, first: 0, limit };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
         let value = given.next().ok_or(format!("{name} needs a value"))?;
         let number = || value.parse().map_err(|_| format!("{name} {value}: not a number"));
         match name.as_str() {
+            "--log" if value == "raft" || value == "paxos" => found.paxos = value == "paxos",
+            "--log" => return Err(format!("--log {value}: there are raft and paxos")),
             "--seeds" => found.seeds = number()?,
             "--first" => found.first = number()?,
             "--seconds" => found.limit = Duration::from_secs(number()?),
-            _ => return Err(format!("{name}: unknown; there are --seeds, --first, --seconds")),
+            _ => {
+                return Err(format!(
+                    "{name}: unknown; there are --log, --seeds, --first, --seconds"
+                ));
+            }
         }
     }
     Ok(found)
@@ -78,5 +86,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if all::<common::Raft>(&arguments) == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let failures = if arguments.paxos {
+        all::<common::Paxos>(&arguments)
+    } else {
+        all::<common::Raft>(&arguments)
+    };
+    if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -9,7 +9,6 @@ mod drive;
 mod effects;
 mod members;
 mod memory;
-mod reads;
 mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,11 +24,12 @@ use rota_types::limits::ENTRY_BYTES_MAX;
 use rota_types::{LogIndex, ServerId};
 use slog::{Discard, Logger, o};
 
+use crate::StartError;
 use crate::cursor::{Cursor, Put};
 use crate::frames::Frames;
+use crate::reads::Reads;
 use members::History;
 use memory::{Memory, Tag};
-use reads::Reads;
 
 /// The first byte of what is remembered: Raft, version 1.
 const STATE_TAG: u8 = 1;
@@ -74,19 +74,6 @@ impl RaftConfig {
             tail_bytes: 32 << 20,
         }
     }
-}
-
-/// A log can't be started from what was stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StartError {
-    /// It was written by another protocol, or by a later version.
-    #[error(
-        "the stored log was not written by Raft, or by a later version of it; start the server with the protocol of its cluster"
-    )]
-    Foreign,
-    /// The library refuses.
-    #[error("Raft can't start from what is stored: {0}")]
-    Refused(String),
 }
 
 /// The first frame of each founder's empty log, to be made durable before the log is opened. `after` is the last entry of a log of one

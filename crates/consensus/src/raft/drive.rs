@@ -3,6 +3,7 @@
 use super::{
     CAMPAIGN_TRANSFER, INVALID_ID, Message, MessageType, RaftLog, SnapshotMeta, StateRole, memory,
 };
+use crate::mix;
 use ::raft::{ProgressState, SnapshotStatus};
 use rota_ports::EntryBytes;
 use rota_types::ServerId;
@@ -186,12 +187,4 @@ impl RaftLog {
             self.step_down();
         }
     }
-}
-
-/// SplitMix64 by Steele, Lea and Flood.
-fn mix(value: u64) -> u64 {
-    let mut mixed = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
 }

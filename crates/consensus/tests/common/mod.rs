@@ -1,6 +1,7 @@
 //! The protocols as the contract's clusters are made of them.
 
-use rota_consensus::raft::{RaftConfig, RaftLog, founding_frame};
+use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
+use rota_consensus::raft::{self, RaftConfig, RaftLog};
 use rota_ports::contract::Protocol;
 use rota_ports::{Frame, Stored};
 use rota_types::{LogIndex, ServerId};
@@ -12,11 +13,27 @@ impl Protocol for Raft {
     type Log = RaftLog;
 
     fn founding_frame(founders: &[ServerId]) -> Frame {
-        founding_frame(LogIndex(0), founders)
+        raft::founding_frame(LogIndex(0), founders)
     }
 
     fn open(id: ServerId, seed: u64, stored: Stored) -> RaftLog {
         let config = RaftConfig { tail_bytes: 1_000, ..RaftConfig::new(id, seed) };
         RaftLog::new(config, stored).expect("what the log stored itself")
+    }
+}
+
+/// Paxos, with short memories.
+pub(crate) struct Paxos;
+
+impl Protocol for Paxos {
+    type Log = PaxosLog;
+
+    fn founding_frame(founders: &[ServerId]) -> Frame {
+        paxos::founding_frame(LogIndex(0), founders)
+    }
+
+    fn open(id: ServerId, seed: u64, stored: Stored) -> PaxosLog {
+        let config = PaxosConfig { tail_bytes: 1_000, ..PaxosConfig::new(id, seed) };
+        PaxosLog::new(config, stored).expect("what the log stored itself")
     }
 }

@@ -312,8 +312,8 @@ impl<P: Protocol> Cluster<P> {
     }
 
     fn send(&mut self, from: ServerId, to: ServerId, message: MessageBytes) {
-        for delay in self.net.delays(from, to, &mut self.chance) {
-            self.at(delay, to, Happening::Delivered(from, message.clone()));
+        for arrival in self.net.arrivals(from, to, self.now, &mut self.chance) {
+            self.at(arrival - self.now, to, Happening::Delivered(from, message.clone()));
         }
     }
 

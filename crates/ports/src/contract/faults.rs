@@ -45,7 +45,8 @@ impl Options {
         };
         let rough = chance.permille(600);
         let mut share = |most: u64| if rough { chance.below(most) } else { 0 };
-        let weather = Weather { lost: share(120), repeated: share(250), late: share(200) };
+        let (lost, repeated, late) = (share(120), share(250), share(200));
+        let weather = Weather { lost, repeated, late, in_order: chance.permille(500) };
         let servers = if chance.permille(300) { 5 } else { 3 };
         let faults_micros = chance.between(1_000_000, 3_000_000);
         Self { seed, servers, faults_micros, heal_micros: 8_000_000, faults, weather }
@@ -87,7 +88,7 @@ impl<P: Protocol> Cluster<P> {
 
     fn heal(&mut self) {
         self.healed = Some(self.now);
-        self.net.weather = Weather::default();
+        self.net.weather = Weather { in_order: true, ..Weather::default() };
         self.mend();
         let down: Vec<ServerId> = self
             .places

@@ -1,6 +1,6 @@
 //! The simulated network: which links are cut, and what happens to messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rota_types::ServerId;
 
@@ -15,6 +15,8 @@ pub struct Weather {
     pub repeated: u64,
     /// Messages that are late by tens of milliseconds, of a thousand.
     pub late: u64,
+    /// Whether messages that are not late arrive in the order in which they were sent, as on a connection.
+    pub in_order: bool,
 }
 
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Net {
     /// Links on which nothing gets through, each for one direction.
     cut: BTreeSet<(ServerId, ServerId)>,
     pub(super) weather: Weather,
+    /// When the last message in order arrives.
+    last: BTreeMap<(ServerId, ServerId), u64>,
 }
 
 /// Shapes of partitions.
@@ -65,7 +69,7 @@ impl Shape {
 
 impl Net {
     pub(super) fn new(weather: Weather) -> Self {
-        Self { cut: BTreeSet::new(), weather }
+        Self { cut: BTreeSet::new(), weather, last: BTreeMap::new() }
     }
 
     /// Cuts links in the given shape, with the servers in the given order.
@@ -89,17 +93,31 @@ impl Net {
         self.cut.contains(&(from, to))
     }
 
-    /// After how many microseconds a message arrives: never, once, or twice.
-    pub(super) fn delays(&self, from: ServerId, to: ServerId, chance: &mut Chance) -> Vec<u64> {
-        let Weather { lost, repeated, late } = self.weather;
+    /// When a message that is sent now arrives: never, once, or twice.
+    pub(super) fn arrivals(
+        &mut self,
+        from: ServerId,
+        to: ServerId,
+        now: u64,
+        chance: &mut Chance,
+    ) -> Vec<u64> {
+        let Weather { lost, repeated, late, in_order } = self.weather;
         if self.is_cut(from, to) || chance.permille(lost) {
             return Vec::new();
         }
         let copies = if chance.permille(repeated) { 2 } else { 1 };
-        let mut delay = || {
-            let usual = chance.between(100, 1_500);
-            if chance.permille(late) { usual + chance.below(120_000) } else { usual }
+        let last = self.last.entry((from, to)).or_default();
+        let mut arrival = || {
+            let usual = now + chance.between(100, 1_500);
+            if chance.permille(late) {
+                return usual + chance.below(120_000);
+            }
+            if !in_order {
+                return usual;
+            }
+            *last = usual.max(*last + 1);
+            *last
         };
-        (0..copies).map(|_| delay()).collect()
+        (0..copies).map(|_| arrival()).collect()
     }
 }

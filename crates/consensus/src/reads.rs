@@ -12,7 +12,7 @@ use rota_types::LogIndex;
 const READS_MAX: usize = 1 << 16;
 
 #[derive(Debug, Default)]
-pub(super) struct Reads {
+pub(crate) struct Reads {
     /// Asked for since the last round began.
     asked: Vec<ReadId>,
     rounds: VecDeque<Round>,
@@ -31,19 +31,19 @@ struct Round {
 
 impl Reads {
     /// Takes in a read; `None` if too many wait.
-    pub(super) fn ask(&mut self, read: ReadId) -> Option<()> {
+    pub(crate) fn ask(&mut self, read: ReadId) -> Option<()> {
         (self.waiting < READS_MAX).then_some(())?;
         self.waiting += 1;
         self.asked.push(read);
         Some(())
     }
 
-    pub(super) fn has_asked(&self) -> bool {
+    pub(crate) fn has_asked(&self) -> bool {
         !self.asked.is_empty()
     }
 
     /// Begins a round for all that was asked, and returns its number.
-    pub(super) fn begin(&mut self, tick: u64) -> u64 {
+    pub(crate) fn begin(&mut self, tick: u64) -> u64 {
         self.last += 1;
         let reads = std::mem::take(&mut self.asked);
         self.rounds.push_back(Round { number: self.last, began: tick, reads });
@@ -51,7 +51,7 @@ impl Reads {
     }
 
     /// Notes that a majority answered round `number`: its reads may be served from `index` on.
-    pub(super) fn confirm(&mut self, number: u64, index: LogIndex) {
+    pub(crate) fn confirm(&mut self, number: u64, index: LogIndex) {
         let Some(at) = self.rounds.iter().position(|round| round.number == number) else { return };
         let Some(Round { began, reads, .. }) = self.rounds.remove(at) else { return };
         self.confirmed_tick = self.confirmed_tick.max(began);
@@ -59,16 +59,16 @@ impl Reads {
         self.answered.extend(reads.into_iter().map(|read| (read, index)));
     }
 
-    pub(super) fn take_answered(&mut self) -> Vec<(ReadId, LogIndex)> {
+    pub(crate) fn take_answered(&mut self) -> Vec<(ReadId, LogIndex)> {
         std::mem::take(&mut self.answered)
     }
 
-    pub(super) fn confirmed_tick(&self) -> u64 {
+    pub(crate) fn confirmed_tick(&self) -> u64 {
         self.confirmed_tick
     }
 
     /// Drops everything that belongs to a leadership that is over.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         *self = Self {
             last: self.last,
             answered: std::mem::take(&mut self.answered),

@@ -1,0 +1,42 @@
+//! Clusters of Paxos logs under simulated faults.
+
+mod common;
+
+use common::Paxos;
+use rota_ports::contract::{Faults, Options, Report, Weather, run};
+
+fn run_all(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Report {
+    let mut sum = Report::default();
+    for seed in seeds {
+        sum.add(&run::<Paxos>(options(seed)).unwrap_or_else(|error| panic!("{error}")));
+    }
+    sum
+}
+
+#[test]
+fn a_healthy_cluster_elects_once_and_serves() {
+    let quiet = |seed| Options {
+        faults: Faults::default(),
+        weather: Weather { in_order: true, ..Weather::default() },
+        ..Options::of(seed)
+    };
+    for seed in 0..30 {
+        let report = run_all(seed..seed + 1, quiet);
+        assert!(report.elections <= 2, "seed {seed}: {report:?}");
+        assert!(report.recovery_micros < 100_000, "{report:?}");
+    }
+}
+
+#[test]
+fn faulty_clusters_keep_the_contract_and_recover() {
+    let sum = run_all(0..400, Options::of);
+    println!("{sum:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..20 {
+        let twice = [run::<Paxos>(Options::of(seed)), run::<Paxos>(Options::of(seed))];
+        assert_eq!(twice[0], twice[1], "seed {seed}");
+    }
+}
