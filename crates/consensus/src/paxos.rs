@@ -307,9 +307,13 @@ impl ReplicatedLog for PaxosLog {
     }
 
     fn compact(&mut self, snapshot: SnapshotMeta) {
-        if snapshot.index.0 <= self.handed {
-            self.ledger.open().compact(snapshot, self.config.tail_bytes);
+        if snapshot.index.0 > self.handed {
+            return;
         }
+        // Promises that were taken in may still need old entries in their answers.
+        let prepares = self.promise().pid == self.config.id.0 && self.standing.is_none();
+        let tail_bytes = if prepares { usize::MAX } else { self.config.tail_bytes };
+        self.ledger.open().compact(snapshot, tail_bytes);
     }
 
     fn installed(&mut self, snapshot: SnapshotMeta) {

@@ -28,6 +28,7 @@ const EDGES: [(&str, &[&str]); 18] = [
             "rota-ports",
             "rota-wire",
             "rota-store",
+            "rota-consensus",
             "rota-api",
             "rota-identity",
         ],

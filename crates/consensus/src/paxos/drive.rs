@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use omnipaxos::OmniPaxos;
 use omnipaxos::ballot_leader_election::Ballot;
 use omnipaxos::messages::Message;
 use omnipaxos::messages::sequence_paxos::{
@@ -38,7 +39,7 @@ pub(super) struct HandOver {
 impl PaxosLog {
     /// Whether this server is in the accept phase of what it has promised: it follows, or leads.
     pub(super) fn is_accepting(&self) -> bool {
-        let leader = self.library.as_ref().and_then(|library| library.get_current_leader());
+        let leader = self.library.as_ref().and_then(OmniPaxos::get_current_leader);
         leader.is_some_and(|(_, accepting)| accepting)
     }
 

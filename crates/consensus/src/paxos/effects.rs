@@ -2,7 +2,7 @@
 
 use omnipaxos::ballot_leader_election::Ballot;
 use omnipaxos::messages::Message;
-use omnipaxos::messages::sequence_paxos::{PaxosMessage, PaxosMsg};
+use omnipaxos::messages::sequence_paxos::{AcceptSync, PaxosMessage, PaxosMsg, Promise};
 use rota_ports::{Committed, EntryBytes, EntryKind, FrameSeq, LogEntry};
 use rota_types::{LogIndex, ServerId};
 
@@ -88,6 +88,7 @@ impl PaxosLog {
             library.take_outgoing_messages(&mut messages);
         }
         let promise = self.promise();
+        let before = self.ledger.open().before();
         for message in messages {
             let to = ServerId(message.get_receiver());
             let (stream, tag, from_ballot) = match &message {
@@ -96,6 +97,13 @@ impl PaxosLog {
                     // It has climbed on since.
                     PaxosMsg::Prepare(prepare) if prepare.n != promise => continue,
                     PaxosMsg::Prepare(_) => (Stream::Promises, 0, self.inherited),
+                    // It speaks of entries that have gone since: the library would pass over them.
+                    PaxosMsg::AcceptSync(AcceptSync { log_sync, .. })
+                    | PaxosMsg::Promise(Promise { log_sync: Some(log_sync), .. })
+                        if (log_sync.sync_idx as u64) < before =>
+                    {
+                        continue;
+                    }
                     PaxosMsg::Promise(_) => {
                         (Stream::Promises, self.next_promise(), Ballot::default())
                     }

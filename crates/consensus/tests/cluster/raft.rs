@@ -1,8 +1,6 @@
 //! Clusters of Raft logs under simulated faults.
 
-mod common;
-
-use common::Raft;
+use crate::common::Raft;
 use rota_ports::contract::{Faults, Options, Report, Weather, run};
 
 fn run_all(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Report {

@@ -1,0 +1,6 @@
+//! Clusters under simulated faults.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod paxos;
+mod raft;
