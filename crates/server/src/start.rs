@@ -8,12 +8,13 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
 use rota_consensus::raft::{self, RaftConfig, RaftLog};
 use rota_control::Controller;
 use rota_core::server::ServerSpec;
 use rota_core::{LEVEL, State};
 use rota_identity::{IdentityError, Names};
-use rota_ports::{ReplicatedLog, Store, Stored};
+use rota_ports::{ReplicatedLog, Store};
 use rota_store::disk::{DirLock, Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryPlace, Retention};
 use rota_store::recover::{Options, Recovered};
@@ -386,23 +387,24 @@ fn open_log(
     let is_empty = wal.last_index() == LogIndex(0) && wal.protocol_state().is_none();
     if is_empty && !cluster.founders.is_empty() {
         let founders: Vec<ServerId> = cluster.founders.keys().copied().collect();
-        let frame = raft::founding_frame(LogIndex(0), &founders);
+        let frame = match cluster.log {
+            LogKind::Raft => raft::founding_frame(LogIndex(0), &founders),
+            LogKind::Paxos => paxos::founding_frame(LogIndex(0), &founders),
+        };
         let written = wal.append(&frame).and_then(|()| wal.sync());
         written.map_err(|error| StartError::recover(&config.data_dir, error))?;
     }
-    let entries = recovered.tail().map(|entry| entry.map(|(_, entry)| entry));
-    let stored = Stored {
-        snapshot: recovered.snapshot_meta(),
-        entries: entries.collect::<Result<_, _>>().map_err(broken)?,
-        state: recovered.wal.protocol_state(),
-    };
+    let stored = recovered.stored().map_err(broken)?;
     let refused = |error| StartError::recover(&config.data_dir, error);
     match cluster.log {
         LogKind::Raft => {
             let log = RaftLog::new(RaftConfig::new(cluster.server, draw()), stored);
             Ok(Box::new(log.map_err(refused)?))
         }
-        LogKind::Paxos => Err(refused(raft::StartError::Foreign)),
+        LogKind::Paxos => {
+            let log = PaxosLog::new(PaxosConfig::new(cluster.server, draw()), stored);
+            Ok(Box::new(log.map_err(refused)?))
+        }
     }
 }
 
