@@ -74,7 +74,12 @@ fn check_licences(packages: &[Value], found: &mut Vec<String>) {
                 .split(" AND ")
                 .all(|part| LICENCES.contains(&part.trim_matches(['(', ')', ' '])))
         };
-        if !licence.replace('/', " OR ").split(" OR ").any(allowed) {
+        let licence = licence.replace('/', " OR ");
+        // Both in one expression need somebody to read it, unless every part is allowed.
+        let is_mixed = licence.contains(" OR ") && licence.contains(" AND ");
+        let mut alternatives = licence.split(" OR ");
+        let fine = if is_mixed { alternatives.all(allowed) } else { alternatives.any(allowed) };
+        if !fine {
             found.push(format!("{} has the licence \"{licence}\"", package["id"]));
         }
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask mutants`: plants one bug after the other in a copy of the pure crates; each must be noticed.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -172,7 +173,9 @@ fn manifest(root: &Path) -> Result<String> {
 /// Runs a detector, but not for ever.
 fn watch(command: &mut Command) -> Result<Found> {
     let started = Instant::now();
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    // A group of its own: what a detector has started ends with it, and lets go of the pipe.
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn()?;
     let mut stdout = child.stdout.take().context("its output is piped")?;
     let reader = std::thread::spawn(move || {
         let mut said = String::new();
@@ -184,7 +187,8 @@ fn watch(command: &mut Command) -> Result<Found> {
             break Some(status);
         }
         if started.elapsed() > PATIENCE {
-            child.kill()?;
+            let group = format!("-{}", child.id());
+            Command::new("kill").args(["-KILL", "--", &group]).status()?;
             child.wait()?;
             break None;
         }

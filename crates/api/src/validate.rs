@@ -117,7 +117,7 @@ fn header(job: &JobHeader, notes: &mut Notes<'_>) {
         notes.name("/name", "name", name);
     }
     notes.name("/queue", "queue's name", &job.queue);
-    if job.priority.abs() > PRIORITY_MAX {
+    if job.priority.unsigned_abs() > PRIORITY_MAX.unsigned_abs() {
         let message = format!("priority {} is out of range", job.priority);
         notes.note("/priority", message, format!("from -{PRIORITY_MAX} to {PRIORITY_MAX}"));
     }

@@ -188,9 +188,9 @@ fn read(path: &Path, required: bool) -> Result<ConfigFile> {
         Err(error) => return Err(Trouble::file(path, &error)),
     };
     let parsed: Result<ConfigFile> = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |span| text.get(..span.start).map_or(1, |text| text.lines().count()));
+        let line = error.span().map_or(1, |span| {
+            text.get(..span.start).map_or(1, |text| text.matches('\n').count() + 1)
+        });
         let message = format!("{}:{}: {}", path.display(), line.max(1), error.message());
         Trouble::new(ErrorCode::InvalidConfig, message)
     });
@@ -230,9 +230,13 @@ fn settle(
             .ok_or_else(|| unknown_context(&name.value, file))?,
         None => Context::default(),
     };
+    // Whoever names a context on the command line means its server, whatever the environment says.
+    let in_context = || context.server.clone().map(|value| Setting { value, origin: from_file() });
+    let chosen = || global.context.as_ref().and_then(|_| in_context());
     let server = flag(&global.server)
+        .or_else(chosen)
         .or_else(|| env("ROTA_SERVER"))
-        .or_else(|| context.server.clone().map(|value| Setting { value, origin: from_file() }))
+        .or_else(in_context)
         .unwrap_or_else(|| Setting { value: DEFAULT_SERVER.to_owned(), origin: Origin::Default });
     let token = variable("ROTA_TOKEN").map(Secret).or_else(|| context.token.clone());
     let servers = server.value.split(',').map(str::trim).filter(|part| !part.is_empty());

@@ -100,6 +100,14 @@ impl Local {
         }
     }
 
+    /// Waits until something has ended by itself.
+    pub(crate) async fn failed(&mut self) {
+        tokio::select! {
+            _ = self.server.wait() => {}
+            () = self.workers.any_ended() => {}
+        }
+    }
+
     /// Tells the workers how to end; may be called again to be less patient.
     pub(crate) fn tell(&self, shutdown: Shutdown) {
         self.workers.tell(shutdown);
@@ -186,6 +194,11 @@ impl Workers {
     /// Tells them how to end; may be called again to be less patient.
     pub(crate) fn tell(&self, shutdown: Shutdown) {
         self.shutdown.send_replace(shutdown);
+    }
+
+    /// Waits until one of them has ended.
+    pub(crate) async fn any_ended(&mut self) {
+        futures_util::future::select_all(&mut self.tasks).await.0.ok();
     }
 
     /// Waits until they have ended.

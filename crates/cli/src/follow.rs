@@ -104,11 +104,19 @@ pub(crate) async fn wait(
 ) -> Result<Vec<Job>> {
     let mut over: BTreeMap<u64, Job> = BTreeMap::new();
     let mut pace = Pace::new();
+    let mut patience = Patience::new();
     loop {
         let mut tasks = Counts::default();
         for id in ids {
             if !over.contains_key(id) {
-                let job = client.job(*id, false).await?;
+                let job = match client.job(*id, false).await {
+                    Ok(job) => job,
+                    Err(error) => {
+                        patience.bear(error, &progress.screen)?;
+                        continue;
+                    }
+                };
+                patience.restore();
                 add(&mut tasks, &job.counts);
                 if job.state.is_over() {
                     over.insert(*id, job);
@@ -119,7 +127,9 @@ pub(crate) async fn wait(
                 add(&mut tasks, &job.counts);
             }
         }
-        progress.show(&tasks);
+        if patience.is_unbroken() {
+            progress.show(&tasks);
+        }
         if ids.iter().all(|id| over.contains_key(id)) {
             progress.finish();
             return Ok(ids.iter().filter_map(|id| over.get(id).cloned()).collect());
@@ -131,6 +141,50 @@ pub(crate) async fn wait(
             return Err(Trouble::new(ErrorCode::WaitTimeout, message));
         }
         pace.wait().await;
+    }
+}
+
+/// How long somebody who waits goes on without an answer: servers restart, and jobs go on meanwhile.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Bears with servers that do not answer for a while.
+pub(crate) struct Patience {
+    silent_since: Option<Instant>,
+}
+
+impl Patience {
+    pub(crate) fn new() -> Self {
+        Self { silent_since: None }
+    }
+
+    /// Notes an answer.
+    pub(crate) fn restore(&mut self) {
+        self.silent_since = None;
+    }
+
+    fn is_unbroken(&self) -> bool {
+        self.silent_since.is_none()
+    }
+
+    /// Notes that there was no answer. Says so once, and gives up after a while, or at once if asking again can't help.
+    pub(crate) fn bear(&mut self, error: rota_client::Error, screen: &Screen) -> Result<()> {
+        use rota_client::Error::{InvalidAnswer, Problem, Timeout, Unreachable};
+        let may_pass = match &error {
+            Unreachable { .. } | Timeout { .. } | InvalidAnswer { .. } => true,
+            Problem(problem) => matches!(
+                problem.error_code(),
+                Some(ErrorCode::NoLeader | ErrorCode::Overloaded | ErrorCode::ShuttingDown)
+            ),
+            _ => false,
+        };
+        let now = Instant::now();
+        let since = *self.silent_since.get_or_insert_with(|| {
+            if may_pass {
+                screen.remark(&format!("{error}; the job goes on, waiting for an answer"));
+            }
+            now
+        });
+        if may_pass && now.duration_since(since) < PATIENCE { Ok(()) } else { Err(error.into()) }
     }
 }
 

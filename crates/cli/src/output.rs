@@ -215,11 +215,17 @@ fn unprintable(error: &dyn std::error::Error) -> Trouble {
     Trouble::new(rota_api::ErrorCode::Internal, format!("the answer can't be printed: {error}"))
 }
 
-/// A reader that went away (`rota job ls | head -1`) ends the command quietly.
+/// The exit code of a process that SIGPIPE ends, as shells tell it.
+pub(crate) const READER_GONE: u8 = 141;
+
+/// A reader that went away (`rota job ls | head -1`) ends the command quietly, but in order: `rota run` stops what it has started.
 pub(crate) fn written(result: io::Result<()>) -> Result<()> {
     match result {
         Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Trouble {
+            exit: Some(READER_GONE),
+            ..Trouble::new(rota_api::ErrorCode::Interrupted, "")
+        }),
         Err(error) => Err(Trouble::new(
             rota_api::ErrorCode::FileUnreadable,
             format!("standard output: {error}"),

@@ -1,5 +1,7 @@
 //! What people write to mean jobs and tasks: `5`, `1-3`, `5,7`, `last`, `@failed`, `-l team=render`, `17.3`.
 
+use std::collections::BTreeSet;
+
 use rota_api::{ErrorCode, JobQuery, JobState, PAGE_MAX, TaskQuery};
 use rota_client::Client;
 use rota_types::TaskId;
@@ -68,15 +70,18 @@ pub(crate) async fn jobs(
     }
     if !labels.is_empty() {
         let query = JobQuery { label: Some(labels.join(",")), ..JobQuery::default() };
-        let labelled = matching(client, query).await?;
+        let labelled: BTreeSet<u64> = matching(client, query).await?.into_iter().collect();
         if selectors.is_empty() {
-            ids = labelled;
+            ids = labelled.into_iter().collect();
         } else {
             ids.retain(|id| labelled.contains(id));
         }
     }
     ids.sort_unstable();
     ids.dedup();
+    if ids.is_empty() {
+        return Err(Trouble::new(ErrorCode::JobNotFound, "no job is like that"));
+    }
     Ok(ids)
 }
 
@@ -104,8 +109,13 @@ async fn matching(client: &Client, query: JobQuery) -> Result<Vec<u64>> {
     loop {
         let page = client.jobs(&query).await?;
         ids.extend(page.items.iter().map(|job| job.id));
-        if page.next_cursor.is_none() || ids.len() >= SELECTED_MAX {
+        if page.next_cursor.is_none() {
             return Ok(ids);
+        }
+        if ids.len() >= SELECTED_MAX {
+            let message = format!("more than {SELECTED_MAX} jobs are like that: nothing was done");
+            let hint = "select fewer: by ids such as 1-9999, or by another label";
+            return Err(Trouble::new(ErrorCode::LimitExceeded, message).hint(hint));
         }
         query.cursor = page.next_cursor;
     }

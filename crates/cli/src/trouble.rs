@@ -52,6 +52,9 @@ impl Trouble {
 
     /// Writes `error:`, `hint:` and `see:` lines to standard error.
     pub(crate) fn print(&self, screen: &Screen) {
+        if self.message.is_empty() {
+            return; // nobody reads any more
+        }
         for mistake in &self.mistakes {
             screen.note(&mistake_line(mistake));
             if !mistake.hint.is_empty() {

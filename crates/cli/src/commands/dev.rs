@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use rota_api::ErrorCode;
 use rota_worker::Shutdown;
 
 use super::App;
 use crate::commands::run::interrupt;
 use crate::embedded::{Local, LocalConfig, NotStarted};
-use crate::trouble::Result;
+use crate::trouble::{Result, Trouble};
 
 /// `rota dev`
 #[derive(Debug, Args)]
@@ -85,7 +86,14 @@ pub(crate) async fn dev(app: &App, args: DevArgs) -> Result<u8> {
     let data =
         serde_json::json!({ "address": address, "workers": args.workers, "data": args.data });
     app.out.answer(&data, &address, &banner)?;
-    interrupt().await;
+    tokio::select! {
+        () = interrupt() => {}
+        () = local.failed() => {
+            local.stop(Shutdown::Stop).await;
+            let message = "the server or a worker has ended by itself; what it said is above";
+            return Err(Trouble::new(ErrorCode::StartFailed, message));
+        }
+    }
     app.screen().remark("draining: what runs may finish; Ctrl-C again stops it");
     local.tell(Shutdown::Drain);
     tokio::select! {

@@ -17,6 +17,7 @@ use super::{App, logs, submit};
 use crate::embedded::{Local, LocalConfig, NotStarted};
 use crate::follow::{self, Pace, Progress};
 use crate::job_args::{Asked, JobArgs};
+use crate::output::READER_GONE;
 use crate::screen::{clean, counts, grouped};
 use crate::show::failure;
 use crate::trouble::{Result, Trouble};
@@ -72,7 +73,11 @@ pub(crate) async fn run(app: &App, args: RunArgs) -> Result<u8> {
     }
     let (local, temporary) = start(app, &args).await.map_err(own)?;
     let result = carry_out(app, &local.client, asked, &key, true).await.map_err(own);
-    local.stop(Shutdown::Stop).await;
+    tokio::select! {
+        () = local.stop(Shutdown::Stop) => {}
+        // Whoever insists: what still runs is killed when this process is gone.
+        () = interrupt() => std::process::exit(i32::from(exit::INTERRUPTED)),
+    }
     drop(temporary);
     result
 }
@@ -159,49 +164,87 @@ async fn carry_out(
             _ => file(app, client, &reply.jobs).await,
         }
     };
-    tokio::select! {
-        result = see_through => result,
+    tokio::pin!(see_through);
+    let result = tokio::select! {
+        result = &mut see_through => result,
         () = interrupt() => {
-            interrupted(app, client, &ids, embedded).await;
-            let message = "interrupted";
-            let hint = if embedded {
-                "what it had started was stopped".to_owned()
-            } else {
-                let names: Vec<String> = ids.iter().map(u64::to_string).collect();
-                format!("the job goes on; stop it with: rota job cancel {}", names.join(","))
-            };
-            Err(Trouble::new(ErrorCode::Interrupted, message).hint(hint))
+            if embedded {
+                cancel(client, &ids).await;
+                stopping(client, &ids, &mut see_through).await;
+                return Err(stopped());
+            }
+            let names: Vec<String> = ids.iter().map(u64::to_string).collect();
+            let hint = format!("the job goes on; stop it with: rota job cancel {}", names.join(","));
+            return Err(Trouble::new(ErrorCode::Interrupted, "interrupted").hint(hint));
         }
+    };
+    if embedded && matches!(&result, Err(trouble) if trouble.exit == Some(READER_GONE)) {
+        cancel(client, &ids).await;
+        let mut progress = Progress::new(app.screen(), false);
+        let over = follow::wait(client, &ids, &mut progress, None);
+        tokio::time::timeout(STOP_MAX, over).await.ok();
     }
+    result
 }
 
-/// Waits for Ctrl-C or a request to terminate.
+/// How long the tasks of an interrupted run may take to stop.
+const STOP_MAX: Duration = Duration::from_secs(12);
+/// How long they may take once they are killed.
+const KILL_MAX: Duration = Duration::from_secs(2);
+
+fn stopped() -> Trouble {
+    let hint = "what it had started was stopped";
+    Trouble::new(ErrorCode::Interrupted, "interrupted").hint(hint)
+}
+
+/// Waits for Ctrl-C, a request to terminate, or the end of the terminal.
 pub(crate) async fn interrupt() {
     use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+    let (terminate, hangup) = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hangup)) = (terminate, hangup) else {
         tokio::signal::ctrl_c().await.ok();
         return;
     };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 
-/// Cancels what an interrupted run has left in its own server, and gives it a moment to end.
-async fn interrupted(app: &App, client: &Client, ids: &[u64], embedded: bool) {
-    if !embedded {
-        return;
-    }
+/// Cancels what an interrupted run has left in its own server.
+async fn cancel(client: &Client, ids: &[u64]) {
     let reason = Some("interrupted".to_owned());
     let request = CancelRequest { reason, ..CancelRequest::default() };
     for id in ids {
         // A job that is over already can't be cancelled, which is as good.
         client.cancel(*id, &request).await.ok();
     }
-    let mut progress = Progress::new(app.screen(), false);
-    let over = follow::wait(client, ids, &mut progress, None);
-    tokio::time::timeout(Duration::from_secs(12), over).await.ok();
+}
+
+/// Goes on printing while tasks stop. The second Ctrl-C kills them.
+async fn stopping(
+    client: &Client,
+    ids: &[u64],
+    see_through: &mut (impl Future<Output = Result<u8>> + Unpin),
+) {
+    tokio::select! {
+        _ = &mut *see_through => return,
+        () = tokio::time::sleep(STOP_MAX) => {}
+        () = interrupt() => {}
+    }
+    let request = CancelRequest {
+        grace: Some(rota_api::Duration(rota_types::Span::ZERO)),
+        ..CancelRequest::default()
+    };
+    for id in ids {
+        client.cancel(*id, &request).await.ok();
+    }
+    tokio::select! {
+        _ = see_through => {}
+        () = tokio::time::sleep(KILL_MAX) => {}
+        () = interrupt() => {}
+    }
 }
 
 /// Creates the queues that the jobs name and that don't exist: only a server that belongs to this run is changed like this.
