@@ -1,6 +1,8 @@
-//! Clusters under simulated faults.
+//! Clusters of logs: under simulated faults, and by hand.
 
+mod bench;
 #[path = "../common/mod.rs"]
 mod common;
+mod hurdles;
 mod paxos;
 mod raft;
