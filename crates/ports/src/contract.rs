@@ -22,6 +22,7 @@ use crate::{
 };
 
 pub use cluster::{Options, Protocol, Report};
+pub use disk::{Disk, Image, Machine, PlainDisk};
 pub use faults::{Faults, run};
 pub use net::{Shape, Weather};
 

@@ -6,3 +6,4 @@ mod common;
 mod hurdles;
 mod paxos;
 mod raft;
+mod stored;

@@ -2,7 +2,7 @@
 
 use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
 use rota_consensus::raft::{self, RaftConfig, RaftLog};
-use rota_ports::contract::Protocol;
+use rota_ports::contract::{PlainDisk, Protocol};
 use rota_ports::{Frame, Stored};
 use rota_types::{LogIndex, ServerId};
 
@@ -11,6 +11,7 @@ pub(crate) struct Raft;
 
 impl Protocol for Raft {
     type Log = RaftLog;
+    type Disk = PlainDisk;
 
     fn founding_frame(founders: &[ServerId]) -> Frame {
         raft::founding_frame(LogIndex(0), founders)
@@ -27,6 +28,7 @@ pub(crate) struct Paxos;
 
 impl Protocol for Paxos {
     type Log = PaxosLog;
+    type Disk = PlainDisk;
 
     fn founding_frame(founders: &[ServerId]) -> Frame {
         paxos::founding_frame(LogIndex(0), founders)

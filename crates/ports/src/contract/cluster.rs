@@ -21,6 +21,9 @@ pub trait Protocol {
     /// The log.
     type Log: ReplicatedLog;
 
+    /// What it is stored on.
+    type Disk: Disk;
+
     /// The first frame of each founder's empty log.
     fn founding_frame(founders: &[ServerId]) -> Frame;
 
@@ -142,9 +145,9 @@ pub(super) struct Server<L> {
 }
 
 /// A place for a server: its disk, and the server while it runs.
-pub(super) struct Place<L> {
-    pub(super) disk: Disk,
-    pub(super) server: Option<Server<L>>,
+pub(super) struct Place<P: Protocol> {
+    pub(super) disk: P::Disk,
+    pub(super) server: Option<Server<P::Log>>,
     /// Rises with each crash.
     pub(super) life: u32,
     pub(super) paused_until: u64,
@@ -155,7 +158,7 @@ pub(super) struct Cluster<P: Protocol> {
     pub(super) now: u64,
     pub(super) chance: Chance,
     pub(super) net: Net,
-    pub(super) places: BTreeMap<ServerId, Place<P::Log>>,
+    pub(super) places: BTreeMap<ServerId, Place<P>>,
     events: BTreeMap<(u64, u64), Event>,
     planned: u64,
     pub(super) oracle: Oracle,
@@ -182,7 +185,7 @@ impl<P: Protocol> Cluster<P> {
         let founders: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
         for founder in &founders {
             let frame = P::founding_frame(&founders);
-            let mut disk = Disk::default();
+            let mut disk = P::Disk::default();
             let seq = frame.seq;
             disk.append(frame);
             disk.sync(seq).expect("a founding frame fits an empty log");
@@ -321,7 +324,7 @@ impl<P: Protocol> Cluster<P> {
     fn fetched(&mut self, id: ServerId, asked: &SnapshotMeta, from: ServerId) {
         let cut = self.net.is_cut(from, id) || self.net.is_cut(id, from);
         let source = self.places.get(&from).filter(|place| place.server.is_some() && !cut);
-        let image = source.and_then(|place| place.disk.image()).cloned();
+        let image = source.and_then(|place| place.disk.image());
         let image = image.filter(|image| image.meta.index >= asked.index);
         let Some(place) = self.places.get_mut(&id) else { return };
         let Some(server) = &mut place.server else { return };
@@ -399,8 +402,8 @@ impl<P: Protocol> Cluster<P> {
     }
 }
 
-impl<L> Place<L> {
-    pub(super) fn new(disk: Disk) -> Self {
+impl<P: Protocol> Place<P> {
+    pub(super) fn new(disk: P::Disk) -> Self {
         Self { disk, server: None, life: 0, paused_until: 0 }
     }
 }

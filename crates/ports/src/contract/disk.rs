@@ -1,4 +1,6 @@
 //! The disk of a simulated server: what is synced, what a crash may keep, and images of the state.
+//!
+//! A test may put a real store in its place.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,9 +12,11 @@ use crate::{Frame, FrameSeq, LogEntry, SnapshotMeta, Stored};
 
 /// The state machine of a simulated server: everything that was applied, as one number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Machine {
-    pub(super) index: u64,
-    pub(super) digest: u64,
+pub struct Machine {
+    /// The last entry.
+    pub index: u64,
+    /// All of them.
+    pub digest: u64,
 }
 
 impl Machine {
@@ -27,14 +31,54 @@ impl Machine {
 
 /// A stored image of the state.
 #[derive(Clone, Debug)]
-pub(super) struct Image {
-    pub(super) meta: SnapshotMeta,
-    pub(super) machine: Machine,
-    pub(super) installed: bool,
+pub struct Image {
+    /// What it is of.
+    pub meta: SnapshotMeta,
+    /// The state.
+    pub machine: Machine,
+    /// Whether it came from another server, so that it may be ahead of the log.
+    pub installed: bool,
 }
 
+/// What a simulated server writes to.
+pub trait Disk: Default {
+    /// Writes a frame. Not durable before the next [`sync`](Self::sync).
+    fn append(&mut self, frame: Frame);
+
+    /// The last frame that was written and is not durable.
+    fn written(&self) -> Option<FrameSeq>;
+
+    /// Makes frames up to `frame` durable.
+    ///
+    /// # Errors
+    /// If a frame does not fit behind what is there.
+    fn sync(&mut self, frame: FrameSeq) -> Result<(), String>;
+
+    /// Loses what was not synced, but for some of the oldest.
+    ///
+    /// # Errors
+    /// As [`sync`](Self::sync).
+    fn crash(&mut self, seed: u64) -> Result<(), String>;
+
+    /// Stores an image, durably, if it is newer than what is there.
+    fn store(&mut self, image: Image);
+
+    /// The newest image.
+    fn image(&self) -> Option<Image>;
+
+    /// Drops entries that the image covers, but for `tail` of them.
+    fn truncate_before(&mut self, tail: u64);
+
+    /// Whether the entry at `index` is durable here: in the log with these bytes, or in the image.
+    fn holds(&self, index: u64, bytes: &[u8]) -> bool;
+
+    /// What a starting server finds, and the state that it begins with.
+    fn recover(&mut self) -> (Stored, Machine);
+}
+
+/// A disk that is only modelled.
 #[derive(Debug, Default)]
-pub(super) struct Disk {
+pub struct PlainDisk {
     /// The index before the first entry.
     before: u64,
     entries: Vec<LogEntry>,
@@ -43,34 +87,14 @@ pub(super) struct Disk {
     unsynced: VecDeque<Frame>,
 }
 
-impl Disk {
-    pub(super) fn last(&self) -> u64 {
+impl PlainDisk {
+    fn last(&self) -> u64 {
         self.before + self.entries.len() as u64
     }
 
     fn get(&self, index: u64) -> Option<&LogEntry> {
         let at = index.checked_sub(self.before)?.checked_sub(1)?;
         self.entries.get(usize::try_from(at).ok()?)
-    }
-
-    pub(super) fn append(&mut self, frame: Frame) {
-        self.unsynced.push_back(frame);
-    }
-
-    /// The last frame that was written.
-    pub(super) fn written(&self) -> Option<FrameSeq> {
-        self.unsynced.back().map(|frame| frame.seq)
-    }
-
-    /// Makes frames up to `frame` durable.
-    ///
-    /// # Errors
-    /// If a frame does not fit behind what is there.
-    pub(super) fn sync(&mut self, frame: FrameSeq) -> Result<(), String> {
-        while let Some(frame) = self.unsynced.pop_front_if(|unsynced| unsynced.seq <= frame) {
-            self.take(frame)?;
-        }
-        Ok(())
     }
 
     fn take(&mut self, frame: Frame) -> Result<(), String> {
@@ -92,10 +116,26 @@ impl Disk {
         }
         Ok(())
     }
+}
 
-    /// Loses what was not synced, but for some of the oldest.
-    pub(super) fn crash(&mut self, chance: &mut Chance) -> Result<(), String> {
-        let kept = chance.below(self.unsynced.len() as u64 + 1);
+impl Disk for PlainDisk {
+    fn append(&mut self, frame: Frame) {
+        self.unsynced.push_back(frame);
+    }
+
+    fn written(&self) -> Option<FrameSeq> {
+        self.unsynced.back().map(|frame| frame.seq)
+    }
+
+    fn sync(&mut self, frame: FrameSeq) -> Result<(), String> {
+        while let Some(frame) = self.unsynced.pop_front_if(|unsynced| unsynced.seq <= frame) {
+            self.take(frame)?;
+        }
+        Ok(())
+    }
+
+    fn crash(&mut self, seed: u64) -> Result<(), String> {
+        let kept = Chance(seed).below(self.unsynced.len() as u64 + 1);
         for _ in 0..kept {
             if let Some(frame) = self.unsynced.pop_front() {
                 self.take(frame)?;
@@ -105,20 +145,18 @@ impl Disk {
         Ok(())
     }
 
-    /// Stores an image, durably, if it is newer than what is there.
-    pub(super) fn store(&mut self, image: Image) {
+    fn store(&mut self, image: Image) {
         let is_newer = self.image.as_ref().is_none_or(|own| own.meta.index < image.meta.index);
         if is_newer {
             self.image = Some(image);
         }
     }
 
-    pub(super) fn image(&self) -> Option<&Image> {
-        self.image.as_ref()
+    fn image(&self) -> Option<Image> {
+        self.image.clone()
     }
 
-    /// Drops entries that the image covers, but for `tail` of them.
-    pub(super) fn truncate_before(&mut self, tail: u64) {
+    fn truncate_before(&mut self, tail: u64) {
         let Some(covered) = self.image.as_ref().map(|image| image.meta.index.0) else { return };
         let upto = covered.saturating_sub(tail).min(self.last());
         if upto > self.before {
@@ -128,14 +166,12 @@ impl Disk {
         }
     }
 
-    /// Whether the entry at `index` is durable here: in the log with these bytes, or in the image.
-    pub(super) fn holds(&self, index: u64, bytes: &[u8]) -> bool {
+    fn holds(&self, index: u64, bytes: &[u8]) -> bool {
         let in_image = self.image.as_ref().is_some_and(|image| image.meta.index.0 >= index);
         in_image || self.get(index).is_some_and(|entry| *entry.bytes == *bytes)
     }
 
-    /// What a starting server finds, and the state that it begins with.
-    pub(super) fn recover(&mut self) -> (Stored, Machine) {
+    fn recover(&mut self) -> (Stored, Machine) {
         let state = self.state.clone();
         let Some(Image { meta, machine, installed }) = self.image.clone() else {
             let stored =

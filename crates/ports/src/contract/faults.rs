@@ -188,7 +188,7 @@ impl<P: Protocol> Cluster<P> {
         }
         self.report.crashes += 1;
         place.life += 1;
-        place.disk.crash(&mut self.chance)?;
+        place.disk.crash(self.chance.next())?;
         let after = self.chance.between(5_000, 600_000);
         self.plan(after, Event::Started(id));
         Ok(())
@@ -225,7 +225,7 @@ impl<P: Protocol> Cluster<P> {
 
     fn leader(&self) -> Option<ServerId> {
         let places = self.places.iter().filter(|(_, place)| place.paused_until <= self.now);
-        let leads = |place: &&Place<P::Log>| {
+        let leads = |place: &&Place<P>| {
             place.server.as_ref().is_some_and(|server| server.log.status().leads)
         };
         places.filter(|(_, place)| leads(place)).map(|(id, _)| *id).next_back()
@@ -269,7 +269,7 @@ impl<P: Protocol> Cluster<P> {
         if !changes.is_empty() && server.log.change_members(&changes).is_ok() {
             self.report.changes += 1;
             if let Some(id) = new {
-                self.places.insert(id, Place::new(Disk::default()));
+                self.places.insert(id, Place::new(P::Disk::default()));
                 self.plan(10_000, Event::Started(id));
             }
         }

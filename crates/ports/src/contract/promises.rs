@@ -3,6 +3,7 @@
 use rota_types::{LogIndex, ServerId};
 
 use super::cluster::{Cluster, Event, Protocol, TICK};
+use super::disk::Disk;
 use crate::{Committed, EntryBytes, ProposeRefused, ReadId, ReplicatedLog};
 
 impl<P: Protocol> Cluster<P> {
