@@ -5,5 +5,6 @@ mod bench;
 mod common;
 mod hurdles;
 mod paxos;
+mod paxos_hurdles;
 mod raft;
 mod stored;

@@ -35,26 +35,6 @@ fn faulty_clusters_keep_the_contract_and_recover() {
     assert!(sum.pauses > 100 && sum.installs > 30 && sum.transfers > 50, "{sum:?}");
 }
 
-/// A server that granted a lease and was being brought up to date took part in the next election all the same.
-#[test]
-fn who_granted_a_lease_does_not_campaign_while_it_catches_up() {
-    run::<Paxos>(Options::of(23)).unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// The last acceptance before a silence was lost, and nothing was decided ever after.
-#[test]
-fn a_lost_acceptance_is_made_good_without_further_proposals() {
-    for seed in [7_675, 8_592, 8_640, 8_856, 10_116] {
-        run::<Paxos>(Options::of(seed)).unwrap_or_else(|error| panic!("{error}"));
-    }
-}
-
-/// The log was cut between a promise and its answer, and the answer left out what was gone.
-#[test]
-fn promises_that_were_taken_in_are_answered_in_full_whatever_is_compacted() {
-    run::<Paxos>(Options::of(17_909)).unwrap_or_else(|error| panic!("{error}"));
-}
-
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..20 {

@@ -30,12 +30,6 @@ fn the_same_seed_gives_the_same_run() {
     }
 }
 
-/// A lease must end when a hand-over begins, also for confirmations that are under way.
-#[test]
-fn a_lease_is_not_renewed_during_a_hand_over() {
-    run::<Raft>(Options::of(816)).unwrap_or_else(|error| panic!("{error}"));
-}
-
 #[test]
 fn a_healthy_cluster_elects_once_and_serves() {
     let quiet = |seed| Options {

@@ -189,7 +189,8 @@ impl<P: Protocol> Cluster<P> {
         self.report.crashes += 1;
         place.life += 1;
         place.disk.crash(self.chance.next())?;
-        let after = self.chance.between(5_000, 600_000);
+        let is_quick = self.chance.permille(300);
+        let after = if is_quick { 1_000 } else { self.chance.between(5_000, 600_000) };
         self.plan(after, Event::Started(id));
         Ok(())
     }
