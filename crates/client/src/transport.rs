@@ -183,21 +183,30 @@ impl Client {
 
     /// Makes a call, again and again if that is safe, and returns the successful answer.
     pub(crate) async fn send(&self, call: Call<'_>) -> Result<Response> {
-        let tries = if self.retry { TRIES_MAX } else { 1 };
+        let mut left = if self.retry { TRIES_MAX } else { 1 };
         let mut pause = PAUSE_FIRST;
-        for left in (0..tries).rev() {
+        let mut unreached = 0;
+        loop {
             let error = match self.send_once(&call).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
+            if !matches!(error, Error::Problem(_)) {
+                // The next call begins with another server.
+                self.current.fetch_add(1, Ordering::Relaxed);
+            }
+            unreached += 1;
+            if matches!(error, Error::Unreachable { .. }) && unreached < self.servers.len() {
+                continue; // nothing was done, and another one may answer at once
+            }
+            left -= 1;
             if left == 0 || !worth_repeating(&error, call.repeatable) {
                 return Err(error);
             }
-            self.current.fetch_add(1, Ordering::Relaxed);
+            unreached = 0;
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
-        unreachable!("the last try returns")
     }
 
     async fn send_once(&self, call: &Call<'_>) -> Result<Response> {

@@ -396,7 +396,6 @@ impl CoreThread {
             },
         };
         let rota_core::Applied { outcomes, events } = self.parts.state.apply(&entry);
-        self.parts.core.note_applied(index);
         self.sessions.observe(&self.parts.state, &entry.commands, &events);
         self.metrics.observe(&self.parts.state, &events);
         self.metrics.note_outcomes(&entry.commands, &outcomes);
@@ -407,6 +406,8 @@ impl CoreThread {
         let at = self.parts.state.now();
         self.parts.history.feed(index, at, &events);
         self.parts.ring.push(Batch { index, at, events: Arc::from(events) });
+        // Whoever sees this index finds its events.
+        self.parts.core.note_applied(index);
         self.answer(index, askers, outcomes);
         self.parts.snapshots.note_entry(bytes.len() as u64);
         self.parts.snapshots.begin_if_due(&self.parts.state, &self.parts.replica);

@@ -64,12 +64,17 @@ async fn start_of(rig: &Rig, job: u64, submitted: Timestamp) -> Result<u64> {
         .task(&format!("{job}.0"))
         .await
         .map_err(|error| trouble("a task is not in the record", error))?;
-    let started = task.started_at.ok_or_else(|| trouble("a task never started", job))?;
+    // The start that the worker saw, not the moment at which the task was placed.
+    let started = task.attempts.last().and_then(|attempt| attempt.started_at);
+    let started = started.ok_or_else(|| trouble("a task never started", job))?;
     Ok(started.0.since(submitted).micros())
 }
 
-fn histogram() -> Result<Histogram<u64>> {
-    Histogram::new(3).map_err(|error| trouble("no histogram", error))
+/// The longest time that is told apart: ten minutes.
+pub(super) const MICROS_MAX: u64 = 600_000_000;
+
+pub(super) fn histogram() -> Result<Histogram<u64>> {
+    Histogram::new_with_bounds(1, MICROS_MAX, 3).map_err(|error| trouble("no histogram", error))
 }
 
 fn wall_clock() -> Timestamp {
@@ -77,6 +82,6 @@ fn wall_clock() -> Timestamp {
     Timestamp(micros(since))
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

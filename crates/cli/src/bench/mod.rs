@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::output::{Format, Output};
 use crate::trouble::{Result, Trouble};
 
+mod failover;
 mod latency;
 mod process;
 mod queue;
@@ -26,7 +27,8 @@ Examples:
   rota bench submit --jobs 50000       the same as separate submits over 64 connections
   rota bench process --tasks 5000      /bin/true under rota against a bare spawn loop
   rota bench latency --rate 200        submit to start, under a steady load
-  rota bench queue --tasks 1000000     memory and restart with a million queued tasks")]
+  rota bench queue --tasks 1000000     memory and restart with a million queued tasks
+  rota bench failover --kills 300      a cluster whose leader is killed again and again")]
 pub(crate) struct BenchArgs {
     #[command(subcommand)]
     subject: Subject,
@@ -79,6 +81,30 @@ enum Subject {
         #[arg(long, value_enum, default_value_t = Shape::Array)]
         shape: Shape,
     },
+    /// From the loss of the leader to the next acknowledged change, in a cluster on this machine.
+    Failover {
+        /// How often the leader goes.
+        #[arg(long, default_value_t = 300)]
+        kills: u32,
+        /// How many servers.
+        #[arg(long, default_value_t = 3)]
+        servers: u32,
+        /// How the servers agree.
+        #[arg(long, value_enum, default_value_t = crate::commands::dev::Log::Raft)]
+        log: crate::commands::dev::Log,
+        /// How the leader goes.
+        #[arg(long, value_enum, default_value_t = Way::Kill)]
+        way: Way,
+    },
+}
+
+/// How a leader goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Way {
+    /// Killed with -9.
+    Kill,
+    /// It hands over, as before a planned restart.
+    Transfer,
 }
 
 /// How tasks are queued.
@@ -139,6 +165,9 @@ pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<u8> {
         }
         Subject::Latency { rate, seconds } => ("latency", latency::measure(rate, seconds).await?),
         Subject::Queue { tasks, shape } => ("queue", queue::measure(tasks, shape).await?),
+        Subject::Failover { kills, servers, log, way } => {
+            ("failover", failover::measure((servers, log), kills, way).await?)
+        }
     };
     print(&Measurement { subject, machine: machine(), figures }, output)?;
     Ok(exit::OK)

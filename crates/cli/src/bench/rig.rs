@@ -26,9 +26,15 @@ pub(crate) struct Rig {
 }
 
 /// A child process that does not outlive its owner.
-struct Process(Child);
+pub(crate) struct Process(Child);
 
 impl Process {
+    /// Kills it with -9 and waits until it is gone.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.0.kill().map_err(|error| trouble("cannot kill a server", error))?;
+        self.0.wait().map_err(|error| trouble("cannot wait for a server", error)).map(drop)
+    }
+
     fn expect_alive(&mut self) -> Result<()> {
         match self.0.try_wait() {
             Ok(None) => Ok(()),
@@ -173,11 +179,11 @@ pub(crate) fn bin_true(array: Option<u32>) -> JobFile {
     JobFile { job: JobHeader::default(), task: vec![task] }
 }
 
-fn expired(begun: Instant, max: Duration, what: &str) -> Result<()> {
+pub(crate) fn expired(begun: Instant, max: Duration, what: &str) -> Result<()> {
     if begun.elapsed() > max { Err(trouble(what, format!("after {max:?}"))) } else { Ok(()) }
 }
 
-fn rota() -> Result<Command> {
+pub(crate) fn rota() -> Result<Command> {
     std::env::current_exe()
         .map(Command::new)
         .map_err(|error| trouble("cannot find this program", error))
@@ -189,7 +195,7 @@ fn serve(dir: &Path, address: &str) -> Result<Process> {
     spawn(command, &dir.join("server.log"))
 }
 
-fn spawn(mut command: Command, log: &Path) -> Result<Process> {
+pub(crate) fn spawn(mut command: Command, log: &Path) -> Result<Process> {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -200,7 +206,7 @@ fn spawn(mut command: Command, log: &Path) -> Result<Process> {
     command.spawn().map(Process).map_err(|error| trouble("cannot start rota", error))
 }
 
-fn free_address() -> Result<String> {
+pub(crate) fn free_address() -> Result<String> {
     let listener =
         TcpListener::bind("127.0.0.1:0").map_err(|error| trouble("no free port", error))?;
     let address = listener.local_addr().map_err(|error| trouble("no free port", error))?;

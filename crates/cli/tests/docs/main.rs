@@ -26,11 +26,12 @@ use session::Session;
 /// The longest that a page may take.
 const PAGE_MAX: Duration = Duration::from_secs(55);
 /// Pages that are run. The others must not show commands of rota.
-const RUN: [&str; 5] = [
+const RUN: [&str; 6] = [
     "README.md",
     "docs/tutorial.md",
     "docs/how-to.md",
     "docs/beyond-loopback.md",
+    "docs/cluster.md",
     "docs/reference/rest.md",
 ];
 /// Made from the definition of the command line, which has tests of its own.
@@ -92,6 +93,11 @@ fn the_how_to_guides_work_when_typed() {
 #[test]
 fn the_guide_beyond_loopback_works_when_typed() {
     follow("docs/beyond-loopback.md");
+}
+
+#[test]
+fn the_guide_to_clusters_works_when_typed() {
+    follow("docs/cluster.md");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use rota_api::{
     AddServer, ClusterStatus, ErrorCode, Problem, ServerAdded, ServerRole, ServerStatus,
     TransferRequest,
 };
-use rota_core::command::{Command, Reply};
+use rota_core::command::{Command, Rejection, Reply};
 use rota_core::server::ServerCommand;
 use rota_ports::{Change, MemberStatus, Role};
 use rota_types::ServerId;
@@ -90,7 +90,7 @@ pub(super) async fn remove_server(
     }
     let command = Command::Servers(ServerCommand::Remove(id));
     match app.core.command(Urgency::Finishing, command).await? {
-        (_, Ok(_)) => Ok(StatusCode::NO_CONTENT),
+        (_, Ok(_) | Err(Rejection::UnknownServer(_))) => Ok(StatusCode::NO_CONTENT),
         (_, Err(rejection)) => Err(rejected(About::Cluster, &rejection)),
     }
 }
@@ -137,8 +137,11 @@ fn replicated(app: &App) -> Answer<()> {
 }
 
 async fn known(app: &App, id: ServerId) -> Answer<()> {
-    let known = app.core.query(move |view| view.state.server(id).is_some()).await?;
-    if known {
+    let known = move |view: &View<'_>| {
+        let is_member = view.replica.members().iter().any(|member| member.id == id);
+        is_member || view.state.server(id).is_some()
+    };
+    if app.core.query(known).await? {
         Ok(())
     } else {
         Err(refuse(ErrorCode::ServerNotFound, format!("there is no server {id}")))
