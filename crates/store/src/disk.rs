@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::StoreError;
@@ -105,6 +105,9 @@ impl DirLock {
 /// The name of the file whose lock guards the directory; it holds the holder's process id.
 pub const LOCK_FILE: &str = "lock";
 
+/// Who may read and write the files: nobody else.
+const PRIVATE: u32 = 0o600;
+
 /// A directory of the real file system.
 #[derive(Clone, Debug)]
 pub struct FsDisk {
@@ -118,7 +121,10 @@ impl FsDisk {
     /// If it can't be made.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let text = path.display().to_string();
-        std::fs::create_dir_all(path).map_err(StoreError::io("creating", &text))?;
+        // What users hand in is nobody else's business, nor are the secrets among it.
+        let mut dir = std::fs::DirBuilder::new();
+        let made = dir.recursive(true).mode(0o700).create(path);
+        made.map_err(StoreError::io("creating", &text))?;
         let path = path.canonicalize().map_err(StoreError::io("opening", &text))?;
         if let Some(parent) = path.parent() {
             // Best effort: a parent that can't be opened for reading can't be synced.
@@ -149,7 +155,7 @@ impl Disk for FsDisk {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true);
+        options.read(true).write(true).create_new(true).mode(PRIVATE);
         Ok(Box::new(FsFile(options.open(self.path.join(name))?)))
     }
 
@@ -175,7 +181,7 @@ impl Disk for FsDisk {
         let path = self.path.join(LOCK_FILE);
         let opening = StoreError::io("opening", LOCK_FILE);
         let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
+        options.read(true).write(true).create(true).truncate(false).mode(PRIVATE);
         let file = options.open(&path).map_err(opening)?;
         match file.try_lock() {
             Ok(()) => {

@@ -30,6 +30,28 @@ fn open(path: &Path) -> Result<Recovered, StoreError> {
     recover(&disk(path), &Options { fresh: IDENTITY, cluster: None, server: None, wal })
 }
 
+#[test]
+fn nobody_else_can_read_a_data_directory() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("made/server");
+    let recovered = open(&data).expect("opens");
+    let history = data.join(rota_store::history::HISTORY_FILE);
+    let options = rota_store::history::HistoryOptions::default();
+    let opened = rota_store::history::History::open(&history, &IDENTITY, options, |_| {});
+    drop(opened.expect("opens"));
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!([data.parent().expect("below"), &data].map(mode), [0o700; 2]);
+    let mut files: Vec<_> = std::fs::read_dir(&data).expect("there").collect();
+    assert!(files.len() > 3, "log, lock, identity, history");
+    for file in files.drain(..) {
+        let path = file.expect("there").path();
+        assert_eq!(mode(&path), 0o600, "{}", path.display());
+    }
+    drop(recovered);
+}
+
 fn entry(number: u64) -> rota_ports::EntryBytes {
     let queue = QueueSpec::named(&format!("queue-{number}"));
     rota_wire::log::encode_entry(Timestamp(number), Steady(number), &[Asked::CreateQueue(queue)])

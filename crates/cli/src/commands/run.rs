@@ -1,6 +1,7 @@
 //! `rota run`: runs a command or a job file to completion, with a server inside this process if none is configured.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -129,7 +130,8 @@ struct TemporaryDir(PathBuf);
 impl TemporaryDir {
     fn make() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("rota-{}", fresh_key()));
-        std::fs::create_dir(&path).map_err(|error| Trouble::file(&path, &error))?;
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.map_err(|error| Trouble::file(&path, &error))?;
         Ok(Self(path))
     }
 }

@@ -1,5 +1,6 @@
 //! The tables of the database, and the checks around each row.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use redb::{
@@ -78,6 +79,10 @@ pub(super) fn open(
 ) -> Result<Database, StoreError> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
+    // Made here, so that nobody else can read it.
+    let mut file = std::fs::OpenOptions::new();
+    let made = file.create(true).append(true).mode(0o600).open(path);
+    made.map_err(redb::StorageError::Io).map_err(failed("making"))?;
     let database = builder.create(path).map_err(failed("opening"))?;
     let write = begin_write(&database)?;
     {
