@@ -149,6 +149,17 @@ fn only_files_may_name_files() {
 }
 
 #[test]
+fn an_entry_is_not_empty() {
+    let text =
+        |entries: &str| format!("[[task]]\ncommand = [\"echo\", \"{{}}\"]\nentries = {entries}\n");
+    assert_eq!(lint(&text(r#"["a", " "]"#)), Vec::<String>::new());
+    let json = r#"{"task": [{"command": ["echo", "{}"], "entries": ["a", "", ""]}]}"#;
+    let mistakes = parse_submit(json.as_bytes()).err().unwrap_or_default();
+    let places: Vec<&str> = mistakes.iter().map(|mistake| mistake.pointer.as_str()).collect();
+    assert_eq!(places, ["/task/0/entries/1"]);
+}
+
+#[test]
 fn names_and_labels_have_limits() {
     at_limit(NAME_BYTES_MAX, |size| header_takes(|job| job.name = Some("n".repeat(size))));
     at_limit(NAME_BYTES_MAX, |size| header_takes(|job| job.queue = "n".repeat(size)));

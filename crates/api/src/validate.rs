@@ -296,6 +296,10 @@ fn multiplicity(group: &TaskGroup, notes: &mut Notes<'_>) {
         let hint = "use one of array, entries and each_line";
         notes.note(field, "the task is multiplied in two ways", hint);
     }
+    if let Some(empty) = group.entries.iter().position(String::is_empty) {
+        let hint = "leave it out, or write a word that stands for nothing";
+        notes.note(&format!("/entries/{empty}"), "the entry is empty", hint);
+    }
     if let Some(array) = &group.array {
         notes.at_most("/array", "tasks", array.indexes.len(), u64::from(JOB_TASKS_MAX));
         if array.parallel.is_some() && group.parallel.is_some() {
