@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rota_types::{AttemptId, NodeId, Resources, Span};
+use rota_types::{AttemptId, NodeId, Resources, Span, Timestamp};
 use tokio::sync::Notify;
 
 /// What tasks of one group have in common, decoded once and off the core thread.
@@ -22,6 +22,7 @@ pub(crate) struct Launch {
 /// An attempt that the node has to run.
 pub(crate) struct Start {
     pub(crate) attempt: AttemptId,
+    pub(crate) placed_at: Timestamp,
     pub(crate) launch: Arc<Launch>,
     /// The task's place in its group.
     pub(crate) place: usize,

@@ -210,6 +210,7 @@ fn start(
     let launch = launches.entry((job_id, group_at)).or_insert_with(|| launch(state, job, group));
     Some(Start {
         attempt: id,
+        placed_at: attempt.placed_at,
         launch: Arc::clone(launch),
         place: index.saturating_sub(group.first) as usize,
         array_index: group.array_index(index).filter(|_| group.terms.is_array).map(u64::from),

@@ -3,6 +3,7 @@
 use rota_control::Input;
 use rota_core::command::{Command, Entry};
 use rota_core::event::Event;
+use rota_core::task::Attempt;
 use rota_types::{AttemptId, Monotonic, NodeId, Span, TaskId};
 use rota_worker_core::{Desired, Session, Start};
 
@@ -29,7 +30,7 @@ impl World {
             .server
             .state
             .desired(node)
-            .map(|(attempt, live)| (Start { attempt, stop: live.stop }, self.timeout_of(attempt)))
+            .map(|(attempt, live)| (start(attempt, live), self.timeout_of(attempt)))
             .collect();
         self.send_desired(id, Desired { full: true, ..Desired::default() }, start);
         if let Some(old) = self.server.sessions.insert(node, id)
@@ -69,17 +70,16 @@ impl World {
                     let first = placement.task.index;
                     let start: Vec<_> = (first..first.saturating_add(placement.count))
                         .filter_map(|index| self.live(TaskId { index, ..placement.task }))
-                        .filter(|(_, node, _)| *node == placement.node)
-                        .map(|(attempt, _, stop)| {
-                            (Start { attempt, stop }, self.timeout_of(attempt))
-                        })
+                        .filter(|(_, live)| live.node == placement.node)
+                        .map(|(attempt, live)| (start(attempt, live), self.timeout_of(attempt)))
                         .collect();
                     self.send_desired(conn, Desired::default(), start);
                 }
                 Event::StopRequested(attempt) => {
-                    if let Some((latest, node, Some(grace))) = self.live(attempt.task)
+                    if let Some((latest, live)) = self.live(attempt.task)
                         && latest == *attempt
-                        && let Some(conn) = self.server.sessions.get(&node).copied()
+                        && let Some(grace) = live.stop
+                        && let Some(conn) = self.server.sessions.get(&live.node).copied()
                     {
                         let stop = vec![(latest, grace)];
                         self.send_desired(conn, Desired { stop, ..Desired::default() }, Vec::new());
@@ -108,9 +108,9 @@ impl World {
         }
     }
 
-    fn live(&self, id: TaskId) -> Option<(AttemptId, NodeId, Option<Span>)> {
+    fn live(&self, id: TaskId) -> Option<(AttemptId, &Attempt)> {
         let task = self.server.state.task(id)?;
-        task.attempt().map(|attempt| (task.latest(id), attempt.node, attempt.stop))
+        task.attempt().map(|attempt| (task.latest(id), attempt))
     }
 
     pub(crate) fn server_hears(&mut self, id: ConnId, message: ToServer) {
@@ -157,4 +157,8 @@ impl World {
     pub(crate) fn server_detaches(&mut self, id: ConnId) {
         self.server.sessions.retain(|_, conn| *conn != id);
     }
+}
+
+fn start(attempt: AttemptId, live: &Attempt) -> Start {
+    Start { attempt, placed_at: live.placed_at, stop: live.stop }
 }

@@ -238,7 +238,10 @@ impl World {
         match output {
             Output::Launch(attempt) => self.launch(worker, attempt),
             Output::Stop { attempt, grace, reason } => self.stop(worker, attempt, (grace, reason)),
-            Output::Skip(attempt) => {
+            Output::Skip { attempt, reason } => {
+                if reason != StopReason::Requested {
+                    self.fail(format!("{attempt} is live although its report was recorded"));
+                }
                 self.counters.note("launch skipped because of a stop");
                 self.prepare_report(worker, attempt, (AttemptEnd::Stopped, None));
             }
@@ -254,6 +257,7 @@ impl World {
                     self.workers[worker].timeouts.remove(&attempt);
                 }
             }
+            Output::Reconnect => self.fail("a worker took the only log for another one".to_owned()),
             Output::WakeAt(until) => {
                 let state = &mut self.workers[worker];
                 state.alarm = state.alarm.saturating_add(1);

@@ -1,20 +1,21 @@
 //! The attempts that were settled last.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 
-use rota_types::AttemptId;
+use rota_types::{AttemptId, Timestamp};
 
 /// Remembers a bounded number of settled attempts, so that a late set that still names one does not launch it again.
 #[derive(Debug, Default)]
 pub(crate) struct Forgotten {
-    known: BTreeSet<AttemptId>,
+    /// When each was placed.
+    known: BTreeMap<AttemptId, Timestamp>,
     order: VecDeque<AttemptId>,
 }
 
 impl Forgotten {
     /// Remembers `attempt`, and drops the oldest one beyond `max`.
-    pub(crate) fn insert(&mut self, attempt: AttemptId, max: usize) {
-        if self.known.insert(attempt) {
+    pub(crate) fn insert(&mut self, attempt: AttemptId, placed_at: Timestamp, max: usize) {
+        if self.known.insert(attempt, placed_at).is_none() {
             self.order.push_back(attempt);
         }
         while self.order.len() > max {
@@ -24,9 +25,9 @@ impl Forgotten {
         }
     }
 
-    /// Whether `attempt` is remembered.
-    pub(crate) fn contains(&self, attempt: AttemptId) -> bool {
-        self.known.contains(&attempt)
+    /// When `attempt` was placed, if it is remembered.
+    pub(crate) fn get(&self, attempt: AttemptId) -> Option<Timestamp> {
+        self.known.get(&attempt).copied()
     }
 }
 
@@ -39,14 +40,18 @@ mod tests {
     fn only_the_oldest_beyond_the_limit_is_dropped() {
         let attempt = |number| AttemptId { task: TaskId { job: JobId(1), index: 0 }, number };
         let mut forgotten = Forgotten::default();
-        for number in [1, 2, 2, 3] {
-            forgotten.insert(attempt(number), 3);
+        for (number, placed_at) in [(1, 10), (2, 20), (2, 21), (3, 30)] {
+            forgotten.insert(attempt(number), Timestamp(placed_at), 3);
         }
-        assert_eq!([1, 2, 3].map(|number| forgotten.contains(attempt(number))), [true; 3]);
-        forgotten.insert(attempt(4), 3);
+        let at = |micros| Some(Timestamp(micros));
         assert_eq!(
-            [1, 2, 3, 4].map(|number| forgotten.contains(attempt(number))),
-            [false, true, true, true]
+            [1, 2, 3].map(|number| forgotten.get(attempt(number))),
+            [at(10), at(21), at(30)]
+        );
+        forgotten.insert(attempt(4), Timestamp(40), 3);
+        assert_eq!(
+            [1, 2, 3, 4].map(|number| forgotten.get(attempt(number))),
+            [None, at(21), at(30), at(40)]
         );
     }
 }

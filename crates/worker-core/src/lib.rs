@@ -7,6 +7,13 @@
 //! *Level-triggered:* what the server wants is a set. A lost, late or repeated message changes nothing that the next full set does
 //! not correct.
 //!
+//! # Which attempt is meant
+//! Attempt numbers are small, and every cluster counts from one. A worker may outlive its server's data: the next server on that
+//! address has an empty log, or one that was restored from an older copy, and gives the same numbers out again. Therefore an attempt
+//! is its number *and* the moment at which it was placed. Nothing is reported to a server before its full set has said which
+//! attempts it means; what differs is ended first, and the session begins anew. An attempt that the server holds as live, although
+//! it was settled here, is reported as lost.
+//!
 //! # Self-fencing
 //! A node may keep its attempts only while its lease lasts. The machine counts the lease from the moment at which the last
 //! acknowledged heartbeat was *sent*, which is never later than the moment from which the server counts, and stops every attempt a

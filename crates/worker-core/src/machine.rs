@@ -4,7 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use rota_types::{AttemptId, Monotonic, Span};
+use rota_types::{AttemptId, Monotonic, Span, Timestamp};
 
 use crate::forgotten::Forgotten;
 
@@ -77,6 +77,9 @@ pub struct Desired {
 pub struct Start {
     /// Which one.
     pub attempt: AttemptId,
+    /// When the server placed it. Tells it from an attempt with the same number in another log: every cluster counts from one, and
+    /// a log that was restored from a copy gives numbers out again. Zero if the server does not say.
+    pub placed_at: Timestamp,
     /// If it has to stop: the time between the request and the kill.
     pub stop: Option<Span>,
 }
@@ -95,8 +98,13 @@ pub enum Output {
         /// Why: decides how the attempt's end is reported.
         reason: StopReason,
     },
-    /// This attempt was to stop before it was launched: prepare a report that it stopped without having run.
-    Skip(AttemptId),
+    /// This attempt will not be launched: prepare a report that says why.
+    Skip {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why: decides how its end is reported.
+        reason: StopReason,
+    },
     /// Send the reports of these attempts, again if they were sent before.
     Report(Vec<AttemptId>),
     /// Send a heartbeat that carries this time.
@@ -106,6 +114,9 @@ pub enum Output {
     },
     /// Nothing about these attempts is needed any more.
     Forget(Vec<AttemptId>),
+    /// Close the session, so that a new one opens: the server means other attempts than those that are here, which have to go
+    /// first.
+    Reconnect,
     /// Say [`Input::Woke`] at this time. Replaces earlier requests.
     WakeAt(Monotonic),
 }
@@ -121,12 +132,14 @@ pub enum StopReason {
     Fenced,
     /// The worker is shutting down.
     Shutdown,
+    /// It was over here before and the server had settled it: the server's record is older than that.
+    Forgotten,
 }
 
 /// Decides what a worker launches, stops and reports.
 #[derive(Debug, Default)]
 pub struct Machine {
-    attempts: BTreeMap<AttemptId, Local>,
+    attempts: BTreeMap<AttemptId, Known>,
     /// What may be [`Local::Wanted`]: nothing else is.
     wanted: Vec<AttemptId>,
     /// How many are [`Local::Running`].
@@ -136,6 +149,8 @@ pub struct Machine {
     granted: Option<Session>,
     /// When the next heartbeat is due; only while a session is open.
     heartbeat_at: Option<Monotonic>,
+    /// Whether the session that is open has begun with its full set: before that nobody knows which attempts its server means.
+    synced: bool,
     /// When everything must have been stopped.
     fence: Monotonic,
     /// The wake-up asked for last.
@@ -143,7 +158,14 @@ pub struct Machine {
     draining: bool,
 }
 
-/// What is known here about an attempt.
+/// An attempt that is known here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Known {
+    placed_at: Timestamp,
+    local: Local,
+}
+
+/// How far an attempt has come here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Local {
     /// To be launched.
@@ -166,6 +188,11 @@ struct Order {
     reason: StopReason,
 }
 
+/// Whether two attempts with one number are one, by when they were placed. An older server does not say.
+fn is_same(one: Timestamp, other: Timestamp) -> bool {
+    one == other || one == Timestamp(0) || other == Timestamp(0)
+}
+
 impl Order {
     const fn kill(reason: StopReason) -> Self {
         Self { grace: Span::ZERO, reason }
@@ -183,8 +210,8 @@ impl Machine {
     pub fn step(&mut self, input: Input, now: Monotonic) -> Vec<Output> {
         let mut out = Vec::new();
         match input {
-            Input::SessionOpened(session) => self.open(session, now, &mut out),
-            Input::SessionClosed => self.heartbeat_at = None,
+            Input::SessionOpened(session) => self.open(session, now),
+            Input::SessionClosed => self.close(),
             Input::ConnectionRefused { at } => self.refused(at),
             Input::Desired(desired) => self.desire(desired, now, &mut out),
             Input::Ended(ended) => self.end(ended, &mut out),
@@ -206,7 +233,7 @@ impl Machine {
     pub fn running(&self) -> impl Iterator<Item = AttemptId> + '_ {
         self.attempts
             .iter()
-            .filter(|(_, local)| matches!(local, Local::Running { .. }))
+            .filter(|(_, known)| matches!(known.local, Local::Running { .. }))
             .map(|(attempt, _)| *attempt)
     }
 
@@ -214,14 +241,14 @@ impl Machine {
     pub fn unsettled(&self) -> impl Iterator<Item = AttemptId> + '_ {
         self.attempts
             .iter()
-            .filter(|(_, local)| matches!(local, Local::Ended))
+            .filter(|(_, known)| known.local == Local::Ended)
             .map(|(attempt, _)| *attempt)
     }
 
     /// Whether `attempt` is to be launched once that is possible.
     #[must_use]
     pub fn is_wanted(&self, attempt: AttemptId) -> bool {
-        self.attempts.get(&attempt) == Some(&Local::Wanted)
+        self.local(attempt) == Some(Local::Wanted)
     }
 
     /// When every attempt must have been stopped, unless the lease is renewed before.
@@ -230,16 +257,23 @@ impl Machine {
         self.fence
     }
 
-    fn open(&mut self, session: Session, now: Monotonic, out: &mut Vec<Output>) {
-        // What an earlier session wanted may be live elsewhere by now: the full set that begins this one names it again if not.
+    fn local(&self, attempt: AttemptId) -> Option<Local> {
+        self.attempts.get(&attempt).map(|known| known.local)
+    }
+
+    fn open(&mut self, session: Session, now: Monotonic) {
+        // What an earlier session wanted may be live elsewhere by now: the full set that begins this one names it again if not. It
+        // also names what is over and still waited for.
         self.wanted.clear();
         self.granted = Some(session);
         self.heartbeat_at = Some(now.plus(session.heartbeat));
+        self.synced = false;
         self.renew(session.sent);
-        let ended: Vec<_> = self.unsettled().collect();
-        if !ended.is_empty() {
-            out.push(Output::Report(ended));
-        }
+    }
+
+    fn close(&mut self) {
+        self.heartbeat_at = None;
+        self.synced = false;
     }
 
     fn refused(&mut self, at: Monotonic) {
@@ -263,30 +297,48 @@ impl Machine {
         let mut forget = Vec::new();
         let mut repeat = Vec::new();
         if full {
+            self.synced = self.heartbeat_at.is_some();
             let named = start.iter().map(|start| start.attempt).collect();
             self.drop_unnamed(&named, now, &mut forget, out);
         }
-        for attempt in settled {
-            self.settle(attempt, now, &mut forget, out);
-        }
-        for Start { attempt, stop } in start {
-            self.want(attempt, &mut repeat);
-            if let Some(grace) = stop {
-                self.stop_requested(attempt, grace, now, out);
+        let mut strangers = false;
+        for start in start {
+            if self.is_stranger(start) {
+                strangers = true;
+                self.disown(start.attempt, now, &mut forget, out);
+                continue;
+            }
+            self.want(start, &mut repeat, out);
+            if let Some(grace) = start.stop {
+                self.stop_requested(start.attempt, grace, now, out);
             }
         }
         for (attempt, grace) in stop {
             self.stop_requested(attempt, grace, now, out);
         }
+        for attempt in settled {
+            self.settle(attempt, now, &mut forget, out);
+        }
+        repeat.retain(|attempt| self.local(*attempt) == Some(Local::Ended));
         if !repeat.is_empty() {
             out.push(Output::Report(repeat));
         }
         if !forget.is_empty() {
             out.push(Output::Forget(forget));
         }
+        if strangers {
+            self.close();
+            out.push(Output::Reconnect);
+        }
     }
 
-    /// Stops what runs and is not in a full set. What has ended stays until it is settled.
+    /// Whether the server means another attempt than the one that is known here under the same number.
+    fn is_stranger(&self, start: Start) -> bool {
+        let known = self.attempts.get(&start.attempt);
+        known.is_some_and(|known| !is_same(known.placed_at, start.placed_at))
+    }
+
+    /// Lets go of what is here and not in a full set: what runs is stopped, what is over nobody waits for.
     fn drop_unnamed(
         &mut self,
         named: &BTreeSet<AttemptId>,
@@ -294,12 +346,8 @@ impl Machine {
         forget: &mut Vec<AttemptId>,
         out: &mut Vec<Output>,
     ) {
-        let unnamed: Vec<_> = self
-            .attempts
-            .iter()
-            .filter(|(attempt, local)| !named.contains(attempt) && **local != Local::Ended)
-            .map(|(attempt, _)| *attempt)
-            .collect();
+        let unnamed = self.attempts.keys().filter(|attempt| !named.contains(attempt));
+        let unnamed: Vec<_> = unnamed.copied().collect();
         for attempt in unnamed {
             self.disown(attempt, now, forget, out);
         }
@@ -312,7 +360,7 @@ impl Machine {
         forget: &mut Vec<AttemptId>,
         out: &mut Vec<Output>,
     ) {
-        match self.attempts.get(&attempt) {
+        match self.local(attempt) {
             Some(Local::Ended) => self.forget(attempt, forget),
             Some(Local::Wanted | Local::Running { .. }) => self.disown(attempt, now, forget, out),
             None => {}
@@ -327,7 +375,7 @@ impl Machine {
         forget: &mut Vec<AttemptId>,
         out: &mut Vec<Output>,
     ) {
-        match self.attempts.get_mut(&attempt) {
+        match self.attempts.get_mut(&attempt).map(|known| &mut known.local) {
             Some(Local::Running { desired, .. }) => {
                 *desired = false;
                 self.stop(attempt, Order::kill(StopReason::NotDesired), now, out);
@@ -338,17 +386,25 @@ impl Machine {
     }
 
     fn forget(&mut self, attempt: AttemptId, forget: &mut Vec<AttemptId>) {
-        self.attempts.remove(&attempt);
-        self.forgotten.insert(attempt, FORGOTTEN_MAX);
-        forget.push(attempt);
+        if let Some(known) = self.attempts.remove(&attempt) {
+            self.forgotten.insert(attempt, known.placed_at, FORGOTTEN_MAX);
+            forget.push(attempt);
+        }
     }
 
-    fn want(&mut self, attempt: AttemptId, repeat: &mut Vec<AttemptId>) {
-        match self.attempts.get_mut(&attempt) {
-            None if self.forgotten.contains(attempt) => {}
+    fn want(&mut self, start: Start, repeat: &mut Vec<AttemptId>, out: &mut Vec<Output>) {
+        let Start { attempt, placed_at, .. } = start;
+        match self.attempts.get_mut(&attempt).map(|known| &mut known.local) {
             None => {
-                self.attempts.insert(attempt, Local::Wanted);
-                self.wanted.push(attempt);
+                let forgotten = self.forgotten.get(attempt);
+                if forgotten.is_some_and(|before| is_same(before, placed_at)) {
+                    // It ran here once, and that is enough.
+                    self.skip(attempt, placed_at, StopReason::Forgotten, out);
+                    repeat.push(attempt);
+                } else {
+                    self.attempts.insert(attempt, Known { placed_at, local: Local::Wanted });
+                    self.wanted.push(attempt);
+                }
             }
             Some(Local::Wanted) => self.wanted.push(attempt),
             Some(Local::Running { desired, .. }) => *desired = true,
@@ -363,26 +419,39 @@ impl Machine {
         now: Monotonic,
         out: &mut Vec<Output>,
     ) {
-        match self.attempts.get(&attempt) {
-            Some(Local::Running { .. }) => {
-                self.stop(attempt, Order { grace, reason: StopReason::Requested }, now, out);
+        let placed_at = match self.attempts.get(&attempt) {
+            Some(Known { local: Local::Running { .. }, .. }) => {
+                let order = Order { grace, reason: StopReason::Requested };
+                return self.stop(attempt, order, now, out);
             }
-            None if self.forgotten.contains(attempt) => {}
-            Some(Local::Wanted) | None => {
-                self.attempts.insert(attempt, Local::Ended);
-                out.push(Output::Skip(attempt));
-                if self.heartbeat_at.is_some() {
-                    out.push(Output::Report(vec![attempt]));
-                }
-            }
-            Some(Local::Ended) => {}
+            Some(Known { local: Local::Ended, .. }) => return,
+            Some(Known { local: Local::Wanted, placed_at }) => *placed_at,
+            // Whoever asks waits for an answer, also if nothing is known here any more.
+            None => self.forgotten.get(attempt).unwrap_or(Timestamp(0)),
+        };
+        self.skip(attempt, placed_at, StopReason::Requested, out);
+        if self.synced {
+            out.push(Output::Report(vec![attempt]));
         }
+    }
+
+    /// Ends an attempt that is not launched and will not be.
+    fn skip(
+        &mut self,
+        attempt: AttemptId,
+        placed_at: Timestamp,
+        reason: StopReason,
+        out: &mut Vec<Output>,
+    ) {
+        self.attempts.insert(attempt, Known { placed_at, local: Local::Ended });
+        out.push(Output::Skip { attempt, reason });
     }
 
     /// Asks a running attempt to stop, unless it was asked to stop at least as soon.
     fn stop(&mut self, attempt: AttemptId, order: Order, now: Monotonic, out: &mut Vec<Output>) {
         let Order { grace, reason } = order;
-        if let Some(Local::Running { kill_at, .. }) = self.attempts.get_mut(&attempt) {
+        let known = self.attempts.get_mut(&attempt).map(|known| &mut known.local);
+        if let Some(Local::Running { kill_at, .. }) = known {
             let sooner = now.plus(grace);
             if kill_at.is_none_or(|kill_at| sooner < kill_at) {
                 *kill_at = Some(sooner);
@@ -402,18 +471,17 @@ impl Machine {
         let mut report = Vec::new();
         let mut forget = Vec::new();
         for attempt in ended {
-            let Some(Local::Running { desired, .. }) = self.attempts.get(&attempt).copied() else {
-                continue;
-            };
+            let Some(known) = self.attempts.get_mut(&attempt) else { continue };
+            let Local::Running { desired, .. } = known.local else { continue };
             self.running = self.running.saturating_sub(1);
             if desired {
-                self.attempts.insert(attempt, Local::Ended);
+                known.local = Local::Ended;
                 report.push(attempt);
             } else {
                 self.forget(attempt, &mut forget);
             }
         }
-        if self.heartbeat_at.is_some() && !report.is_empty() {
+        if self.synced && !report.is_empty() {
             out.push(Output::Report(report));
         }
         if !forget.is_empty() {
@@ -439,7 +507,7 @@ impl Machine {
             return;
         }
         for attempt in self.wanted.drain(..) {
-            if let Some(local) = self.attempts.get_mut(&attempt)
+            if let Some(Known { local, .. }) = self.attempts.get_mut(&attempt)
                 && *local == Local::Wanted
             {
                 *local = Local::Running { kill_at: None, desired: true };

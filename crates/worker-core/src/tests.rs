@@ -4,12 +4,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use rota_types::{AttemptId, JobId, Monotonic, Span, TaskId};
+use rota_types::{AttemptId, JobId, Monotonic, Span, TaskId, Timestamp};
 
 use crate::{Desired, FENCE_MARGIN_DIVISOR, Input, Machine, Output, Session, Start, StopReason};
 
 const LEASE: Span = Span(1_000);
 const HEARTBEAT: Span = Span(300);
+/// When every attempt was placed, unless a test says otherwise.
+const PLACED_AT: Timestamp = Timestamp(5);
 /// The part of the lease in which attempts may run.
 const SAFE: u64 = LEASE.0 - LEASE.0 / FENCE_MARGIN_DIVISOR;
 
@@ -31,7 +33,17 @@ fn session(sent: u64, sole_server: bool) -> Input {
 }
 
 fn start(indexes: &[u32]) -> Vec<Start> {
-    indexes.iter().map(|index| Start { attempt: attempt(*index), stop: None }).collect()
+    indexes.iter().map(|index| placed(*index, PLACED_AT)).collect()
+}
+
+fn placed(index: u32, placed_at: Timestamp) -> Start {
+    Start { attempt: attempt(index), placed_at, stop: None }
+}
+
+/// A full set of attempts that another log placed.
+fn other(indexes: &[u32]) -> Input {
+    let start = indexes.iter().map(|index| placed(*index, Timestamp(PLACED_AT.0 + 1))).collect();
+    Input::Desired(Desired { full: true, start, ..Desired::default() })
 }
 
 fn full(indexes: &[u32]) -> Input {
@@ -68,20 +80,120 @@ fn what_is_desired_is_launched_once_and_reported_until_settled() {
     assert_eq!(machine.step(full(&[1, 2]), at(4)), vec![Output::Report(vec![attempt(1)])]);
     assert_eq!(machine.step(Input::SessionClosed, at(5)), vec![Output::WakeAt(at(SAFE))]);
     assert_eq!(machine.step(Input::Ended(vec![attempt(2)]), at(6)), vec![]);
-    assert_eq!(
-        machine.step(session(7, false), at(8)),
-        vec![Output::Report(vec![attempt(1), attempt(2)]), Output::WakeAt(at(308))]
-    );
+    assert_eq!(machine.step(session(7, false), at(8)), vec![Output::WakeAt(at(308))]);
+    let both = vec![Output::Report(vec![attempt(1), attempt(2)])];
+    assert_eq!(machine.step(full(&[1, 2]), at(8)), both);
     assert_eq!(machine.step(settled(1), at(9)), vec![Output::Forget(vec![attempt(1)])]);
     assert_eq!(machine.unsettled().collect::<Vec<_>>(), vec![attempt(2)]);
 }
 
-#[test]
-fn a_settled_attempt_is_not_launched_again_by_a_late_full_set() {
+fn skips(index: u32, reason: StopReason) -> Output {
+    Output::Skip { attempt: attempt(index), reason }
+}
+
+fn forgets(index: u32) -> Output {
+    Output::Forget(vec![attempt(index)])
+}
+
+fn reports(index: u32) -> Output {
+    Output::Report(vec![attempt(index)])
+}
+
+/// A machine that ran 1 to its end and was told that the report is recorded.
+fn settled_once() -> Machine {
     let mut machine = running(&[1], false);
     machine.step(Input::Ended(vec![attempt(1)]), at(2));
-    assert_eq!(machine.step(settled(1), at(3)), vec![Output::Forget(vec![attempt(1)])]);
-    assert_eq!(machine.step(full(&[1]), at(4)), vec![]);
+    assert_eq!(machine.step(settled(1), at(3)), vec![forgets(1)]);
+    machine
+}
+
+#[test]
+fn a_settled_attempt_that_is_still_desired_is_not_launched_again_but_lost() {
+    let mut machine = settled_once();
+    let lost = vec![skips(1, StopReason::Forgotten), reports(1)];
+    assert_eq!(machine.step(full(&[1]), at(4)), lost);
+    assert_eq!(machine.step(settled(1), at(5)), vec![forgets(1)]);
+}
+
+#[test]
+fn a_stop_of_a_settled_attempt_is_answered() {
+    let mut machine = settled_once();
+    let stopped = vec![skips(1, StopReason::Requested), reports(1)];
+    assert_eq!(machine.step(stop(1, 5), at(4)), stopped);
+    assert_eq!(machine.step(settled(1), at(5)), vec![forgets(1)]);
+}
+
+#[test]
+fn what_is_settled_in_the_message_that_starts_or_stops_it_stays_forgotten() {
+    let mut machine = settled_once();
+    let late = Desired {
+        full: true,
+        start: start(&[1]),
+        stop: vec![(attempt(1), Span(5))],
+        settled: vec![attempt(1)],
+    };
+    let out = machine.step(Input::Desired(late), at(4));
+    assert_eq!(out, vec![skips(1, StopReason::Forgotten), forgets(1)]);
+    assert_eq!(machine.unsettled().count(), 0);
+}
+
+#[test]
+fn an_attempt_of_another_log_is_launched_although_one_with_its_number_was_settled() {
+    let mut machine = settled_once();
+    assert_eq!(machine.step(other(&[1]), at(4)), vec![Output::Launch(attempt(1))]);
+}
+
+#[test]
+fn an_attempt_of_another_log_waits_until_the_one_with_its_number_is_gone() {
+    let mut machine = running(&[1], false);
+    machine.step(Input::SessionClosed, at(2));
+    machine.step(session(3, false), at(3));
+    let away =
+        vec![stops(1, 0, StopReason::NotDesired), Output::Reconnect, Output::WakeAt(at(3 + SAFE))];
+    assert_eq!(machine.step(other(&[1]), at(4)), away);
+    assert_eq!(machine.step(Input::SessionClosed, at(5)), vec![]);
+    machine.step(session(6, false), at(6));
+    let again = vec![Output::Reconnect, Output::WakeAt(at(6 + SAFE))];
+    assert_eq!(machine.step(other(&[1]), at(7)), again, "it is still being killed");
+    assert_eq!(machine.step(Input::Ended(vec![attempt(1)]), at(8)), vec![forgets(1)]);
+    machine.step(session(9, false), at(9));
+    assert_eq!(machine.step(other(&[1]), at(10)), vec![Output::Launch(attempt(1))]);
+}
+
+#[test]
+fn the_result_of_an_attempt_is_never_told_to_another_log() {
+    for ends_before_the_welcome in [true, false] {
+        let mut machine = running(&[1], false);
+        machine.step(Input::SessionClosed, at(2));
+        if ends_before_the_welcome {
+            assert_eq!(machine.step(Input::Ended(vec![attempt(1)]), at(3)), vec![]);
+        }
+        machine.step(session(4, false), at(4));
+        if !ends_before_the_welcome {
+            assert_eq!(machine.step(Input::Ended(vec![attempt(1)]), at(5)), vec![]);
+        }
+        let out = machine.step(other(&[1]), at(6));
+        assert_eq!(out, vec![forgets(1), Output::Reconnect]);
+        machine.step(session(7, false), at(7));
+        assert_eq!(machine.step(other(&[1]), at(8)), vec![Output::Launch(attempt(1))]);
+    }
+}
+
+#[test]
+fn a_result_that_a_full_set_does_not_name_is_dropped_because_nobody_waits_for_it() {
+    let mut machine = running(&[1], false);
+    machine.step(Input::SessionClosed, at(2));
+    machine.step(Input::Ended(vec![attempt(1)]), at(3));
+    machine.step(session(4, false), at(4));
+    assert_eq!(machine.step(full(&[]), at(5)), vec![forgets(1)]);
+}
+
+#[test]
+fn a_server_that_does_not_say_when_it_placed_an_attempt_is_believed() {
+    let mut machine = running(&[1], false);
+    let silent = vec![placed(1, Timestamp(0))];
+    let silent = Desired { full: true, start: silent, ..Desired::default() };
+    assert_eq!(machine.step(Input::Desired(silent), at(4)), vec![]);
 }
 
 #[test]
@@ -131,12 +243,11 @@ fn only_a_stop_that_kills_sooner_replaces_an_earlier_one() {
 #[test]
 fn an_attempt_that_is_to_stop_before_it_was_launched_is_skipped_and_reported() {
     let mut machine = running(&[], false);
-    let start = vec![Start { attempt: attempt(1), stop: Some(Span(5)) }];
+    let start = vec![Start { stop: Some(Span(5)), ..placed(1, PLACED_AT) }];
     let both = Input::Desired(Desired { full: true, start, ..Desired::default() });
-    let skipped = vec![Output::Skip(attempt(1)), Output::Report(vec![attempt(1)])];
-    assert_eq!(machine.step(both, at(2)), skipped);
-    assert_eq!(machine.step(settled(1), at(3)), vec![Output::Forget(vec![attempt(1)])]);
-    assert_eq!(machine.step(stop(1, 5), at(4)), vec![]);
+    assert_eq!(machine.step(both, at(2)), vec![skips(1, StopReason::Requested), reports(1)]);
+    assert_eq!(machine.step(stop(1, 5), at(3)), vec![], "its report is on its way");
+    assert_eq!(machine.step(settled(1), at(4)), vec![forgets(1)]);
 }
 
 #[test]
@@ -148,10 +259,8 @@ fn everything_is_killed_at_the_fence_and_not_one_microsecond_before() {
     assert_eq!(machine.step(Input::Woke, at(SAFE + 1)), vec![]);
     assert_eq!(machine.step(Input::Ended(vec![attempt(1)]), at(SAFE + 2)), vec![]);
     let sent = SAFE + 3;
-    assert_eq!(
-        machine.step(session(sent, false), at(sent)),
-        vec![Output::Report(vec![attempt(1)]), Output::WakeAt(at(sent + HEARTBEAT.0))]
-    );
+    machine.step(session(sent, false), at(sent));
+    assert_eq!(machine.step(full(&[1]), at(sent)), vec![reports(1)]);
 }
 
 #[test]
@@ -288,10 +397,12 @@ impl World {
                     assert!(self.now + grace.0 < *kill_at, "{id} was asked once more for nothing");
                     *kill_at = self.now + grace.0;
                 }
-                Output::Skip(id) => {
+                Output::Skip { attempt: id, reason } => {
+                    assert_eq!(reason, StopReason::Requested, "{id} is live and was forgotten");
                     assert!(!self.launched.contains(&id));
                     self.unsettled.insert(id);
                 }
+                Output::Reconnect => panic!("there is one log only"),
                 Output::Report(ids) => {
                     assert!(self.connected);
                     self.reported.extend(ids);
@@ -338,10 +449,10 @@ impl World {
         self.connected = true;
         self.renewed = self.renewed.max(self.now);
         self.reported.clear();
-        let unsettled = self.unsettled.clone();
         self.step(session(self.now, self.sole_server));
-        assert_eq!(self.reported, unsettled, "a new session repeats every report");
         self.say(true, self.live.keys().copied().collect(), vec![], vec![]);
+        assert_eq!(self.reported, self.unsettled, "a new session repeats every report");
+        assert!(self.unsettled.iter().all(|id| self.live.contains_key(id)), "and drops the rest");
         for id in self.processes.keys().filter(|id| !self.live.contains_key(id)) {
             assert!(self.processes[id] <= self.now, "{id} is not desired and was not stopped");
         }
@@ -356,7 +467,10 @@ impl World {
     ) {
         let start = start
             .into_iter()
-            .map(|attempt| Start { attempt, stop: self.live.get(&attempt).copied().flatten() })
+            .map(|attempt| {
+                let stop = self.live.get(&attempt).copied().flatten();
+                Start { attempt, placed_at: PLACED_AT, stop }
+            })
             .collect();
         self.step(Input::Desired(Desired { full, start, stop, settled }));
     }

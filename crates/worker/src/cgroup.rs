@@ -241,9 +241,10 @@ impl AttemptCgroup {
         self.dirs.iter().try_for_each(|dir| fs::write(dir.join("cgroup.procs"), pid.to_string()))
     }
 
-    /// Kills everything inside, until nothing is left.
-    pub(crate) fn kill(&self) {
-        self.dirs.iter().for_each(|dir| kill_all(dir));
+    /// Kills everything inside, until nothing is left. Blocking: for a thread that may wait.
+    pub(crate) fn killer(&self) -> impl FnOnce() + Send + use<> {
+        let dirs = self.dirs.clone();
+        move || dirs.iter().for_each(|dir| kill_all(dir))
     }
 
     /// What was used so far.
@@ -269,11 +270,21 @@ impl AttemptCgroup {
 
 impl Drop for AttemptCgroup {
     fn drop(&mut self) {
-        for dir in &self.dirs {
-            if fs::remove_dir(dir).is_err() {
-                kill_all(dir);
+        let mut left = std::mem::take(&mut self.dirs);
+        left.retain(|dir| fs::remove_dir(dir).is_err());
+        if left.is_empty() {
+            return;
+        }
+        // What can't be killed at once must not keep others from running.
+        let remove = move || {
+            for dir in left {
+                kill_all(&dir);
                 drop(fs::remove_dir(dir));
             }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
         }
     }
 }

@@ -107,7 +107,7 @@ fn in_the_unified_hierarchy_everything_that_is_delegated_is_limited() {
     // A kernel without cgroup.kill: process by process.
     let mut inside = Idle::start();
     cgroup.add(inside.0.id()).expect("written");
-    cgroup.kill();
+    (cgroup.killer())();
     assert!(inside.is_killed());
     assert_eq!(read("rota-w/17.3.2/cgroup.kill"), "1");
     fs::write(home.path().join("rota-w/17.3.2/cgroup.procs"), "").expect("writable");

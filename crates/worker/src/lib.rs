@@ -16,6 +16,7 @@ mod cgroup;
 mod clock;
 mod config;
 mod executor;
+mod open_files;
 mod output;
 mod process;
 mod session;
@@ -24,4 +25,5 @@ mod worker;
 
 pub use config::{Allowed, OutputLimits, WorkerConfig};
 pub use executor::guard::{HttpPolicy, Network, ParseNetworkError};
+pub use open_files::raise_open_files;
 pub use worker::{Shutdown, Worker, WorkerError};

@@ -4,7 +4,7 @@
 //! is still a descendant of the first process; the worker is a subreaper, so that an orphan becomes its child. Only a process that
 //! leaves the group, drops its environment *and* loses its parent gets away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::process::{Child, Command, Stdio};
@@ -15,27 +15,40 @@ use rustix::process::{
     waitpid,
 };
 
+use crate::open_files;
+
 /// The variable that marks every process of a worker: `<worker>/<attempt>`.
 pub(crate) const MARK: &str = "ROTA_MARK";
 
-/// Children that somebody in this process will wait for. Held for reading while one is being born.
+/// Held for reading while a child is being born.
 static BIRTHS: RwLock<()> = RwLock::new(());
-static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+/// Children that somebody in this process will wait for. Twice if an id is another child's already before the one that had it first
+/// is [forgotten](forget).
+static CHILDREN: Mutex<BTreeMap<u32, usize>> = Mutex::new(BTreeMap::new());
 
 /// Starts a child that [`reap_orphans`] leaves alone.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     let _birth = BIRTHS.read().unwrap_or_else(PoisonError::into_inner);
     let child = command.spawn()?;
-    children().insert(child.id());
+    expect(child.id());
+    open_files::give_back(child.id());
     Ok(child)
+}
+
+fn expect(pid: u32) {
+    *children().entry(pid).or_default() += 1;
 }
 
 /// The child was waited for.
 pub(crate) fn forget(pid: u32) {
-    children().remove(&pid);
+    let mut children = children();
+    let expected = children.remove(&pid).unwrap_or(0);
+    if expected > 1 {
+        children.insert(pid, expected - 1);
+    }
 }
 
-fn children() -> MutexGuard<'static, BTreeSet<u32>> {
+fn children() -> MutexGuard<'static, BTreeMap<u32, usize>> {
     CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -80,22 +93,39 @@ fn all() -> impl Iterator<Item = i32> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
 }
 
+/// The threads of a process.
+fn threads(pid: i32) -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+/// Whether nothing of a process runs any more. One whose first thread has ended looks like a zombie as a whole while others go on.
+fn is_over(pid: i32, seen: &Stat) -> bool {
+    seen.zombie && threads(pid).all(|thread| stat(thread).is_none_or(|thread| thread.zombie))
+}
+
+/// A process's environment. Once its first thread has ended, only the others still have it.
+fn environment(pid: i32, seen: &Stat) -> Vec<u8> {
+    if !seen.zombie {
+        return fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    }
+    let read = |thread| fs::read(format!("/proc/{pid}/task/{thread}/environ")).ok();
+    threads(pid).filter_map(read).find(|found| !found.is_empty()).unwrap_or_default()
+}
+
 /// Whether a process's environment holds `ROTA_MARK=<mark>`; with `exact` nothing may follow.
-fn is_marked(pid: i32, mark: &str, exact: bool) -> bool {
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+fn is_marked(pid: i32, seen: &Stat, mark: &str, exact: bool) -> bool {
+    let environment = environment(pid, seen);
     let wanted = format!("{MARK}={mark}");
     environment.split(|byte| *byte == 0).any(|variable| {
         if exact { variable == wanted.as_bytes() } else { variable.starts_with(wanted.as_bytes()) }
     })
 }
 
-/// The processes of an attempt: its group, the descendants of its first process and whatever carries its mark. Zombies are left
-/// out.
+/// The processes of an attempt: its group, the descendants of its first process and whatever carries its mark. What only waits to
+/// be reaped is left out.
 pub(crate) fn members(root: i32, mark: &str) -> Vec<(i32, Stat)> {
-    let mut processes: Vec<(i32, Stat)> =
-        all().filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, stat)| !stat.zombie).collect();
-    let own = std::process::id().cast_signed();
-    processes.retain(|(pid, _)| *pid != own && *pid > 1);
+    let mut processes = others();
     let mut family = BTreeSet::from([root]);
     loop {
         let before = family.len();
@@ -107,24 +137,32 @@ pub(crate) fn members(root: i32, mark: &str) -> Vec<(i32, Stat)> {
         }
     }
     processes.retain(|(pid, stat)| {
-        family.contains(pid) || stat.group == root || is_marked(*pid, mark, true)
+        family.contains(pid) || stat.group == root || is_marked(*pid, stat, mark, true)
     });
     processes
 }
 
-/// Signals the processes of an attempt. Returns how many there were. The group is only signalled while its first process has not
-/// been waited for, so that its number can't have become somebody else's.
-pub(crate) fn signal(root: i32, mark: &str, signal: Signal, group: bool) -> usize {
-    if group && let Some(pid) = Pid::from_raw(root) {
+/// Signals the group of an attempt, at once. Only while its first process has not been waited for, so that the number can't have
+/// become somebody else's.
+pub(crate) fn signal_group(root: i32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(root) {
         let _ = kill_process_group(pid, signal);
     }
+}
+
+/// Looks for all processes of an attempt, and signals those that are not in its group. Returns how many there are in all.
+pub(crate) fn signal_others(root: i32, mark: &str, signal: Signal) -> usize {
     let members = members(root, mark);
-    for (pid, seen) in &members {
-        if !group || seen.group != root {
-            signal_one(*pid, seen, signal);
-        }
+    for (pid, seen) in members.iter().filter(|(_, seen)| seen.group != root) {
+        signal_one(*pid, seen, signal);
     }
     members.len()
+}
+
+/// Kills all processes of an attempt that are there now. Returns how many there were. The same as for the group holds.
+pub(crate) fn kill(root: i32, mark: &str) -> usize {
+    signal_group(root, Signal::KILL);
+    signal_others(root, mark, Signal::KILL)
 }
 
 /// Signals one process, unless its id has come to mean another one.
@@ -138,14 +176,20 @@ fn signal_one(pid: i32, seen: &Stat, signal: Signal) {
     }
 }
 
+/// Every process of the machine that is not over, but this one and the first.
+fn others() -> Vec<(i32, Stat)> {
+    let own = std::process::id().cast_signed();
+    let pids = all().filter(|pid| *pid != own && *pid > 1);
+    let seen = pids.filter_map(|pid| Some((pid, stat(pid)?)));
+    seen.filter(|(pid, seen)| !is_over(*pid, seen)).collect()
+}
+
 /// Kills every process whose mark begins with `mark`, until there are none. Returns how many were killed.
 pub(crate) fn kill_marked(mark: &str) -> usize {
-    let own = std::process::id().cast_signed();
     let mut killed = BTreeSet::new();
     for _ in 0..50 {
-        let marked = all().filter(|pid| *pid != own && *pid > 1 && is_marked(*pid, mark, false));
-        let found: Vec<_> =
-            marked.filter_map(|pid| Some((pid, stat(pid)?))).filter(|(_, s)| !s.zombie).collect();
+        let mut found = others();
+        found.retain(|(pid, seen)| is_marked(*pid, seen, mark, false));
         if found.is_empty() {
             break;
         }
@@ -160,29 +204,41 @@ pub(crate) fn kill_marked(mark: &str) -> usize {
 
 /// Waits for orphans that became children of this process, and kills those that belong to an attempt of `worker` that is over.
 pub(crate) fn reap_orphans(worker: &str, is_live: impl Fn(&str) -> bool) {
-    let own = std::process::id();
-    let Ok(list) = fs::read_to_string(format!("/proc/self/task/{own}/children")) else { return };
-    let group = stat(own.cast_signed()).map_or(0, |stat| stat.group);
-    for pid in list.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()) {
+    let own = std::process::id().cast_signed();
+    let group = stat(own).map_or(0, |stat| stat.group);
+    for pid in children_of(own) {
         let _no_births = BIRTHS.write().unwrap_or_else(PoisonError::into_inner);
-        if children().contains(&pid.cast_unsigned()) {
+        if children().contains_key(&pid.cast_unsigned()) {
             continue;
         }
         let Some(seen) = stat(pid) else { continue };
-        if seen.zombie {
+        if is_over(pid, &seen) {
             // Somebody else's child stays in this process's own group; an attempt's never does.
             if seen.group != group {
                 let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
             }
-        } else if attempt_of(pid, worker).is_some_and(|attempt| !is_live(&attempt)) {
+        } else if attempt_of(pid, &seen, worker).is_some_and(|attempt| !is_live(&attempt)) {
             signal_one(pid, &seen, Signal::KILL);
         }
     }
 }
 
+/// The children of this process. Systems whose kernel does not list them are searched.
+fn children_of(own: i32) -> Vec<i32> {
+    let listed = fs::read_to_string(format!("/proc/self/task/{own}/children"));
+    listed.map_or_else(
+        |_| search_children(own),
+        |list| list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect(),
+    )
+}
+
+fn search_children(own: i32) -> Vec<i32> {
+    all().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == own)).collect()
+}
+
 /// The attempt whose mark a process carries, if it is one of `worker`.
-fn attempt_of(pid: i32, worker: &str) -> Option<String> {
-    let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+fn attempt_of(pid: i32, seen: &Stat, worker: &str) -> Option<String> {
+    let environment = environment(pid, seen);
     let prefix = format!("{MARK}={worker}/");
     let mut variables = environment.split(|byte| *byte == 0);
     let mark = variables.find_map(|variable| variable.strip_prefix(prefix.as_bytes()))?;
@@ -254,6 +310,30 @@ mod tests {
         assert_eq!(other.try_wait().expect("a child"), None);
         other.kill().expect("running");
         other.wait().expect("a child");
+    }
+
+    #[test]
+    fn a_child_is_expected_until_it_is_forgotten_also_if_its_id_comes_back_before() {
+        let pid = u32::MAX; // no process has it
+        let is_expected = || children().contains_key(&pid);
+        expect(pid);
+        expect(pid);
+        forget(pid);
+        assert!(is_expected(), "the second one");
+        forget(pid);
+        assert!(!is_expected());
+        forget(pid);
+        assert!(!is_expected());
+    }
+
+    #[test]
+    fn children_are_found_without_the_kernels_list() {
+        let mut child = spawn(Command::new("sleep").arg("1000")).expect("sleep exists");
+        let own = std::process::id().cast_signed();
+        assert!(search_children(own).contains(&child.id().cast_signed()));
+        child.kill().expect("running");
+        child.wait().expect("a child");
+        forget(child.id());
     }
 
     #[test]

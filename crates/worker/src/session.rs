@@ -1,7 +1,7 @@
 //! The connection to the server: opened again and again, for ever.
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_identity::Connector as TlsConnector;
 use rota_types::limits::ENTRY_BYTES_MAX;
@@ -14,12 +14,13 @@ use rota_wire::worker::{
 use rota_worker_core::Session;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::output::Outputs;
+use crate::worker::WorkerError;
 
 /// The pause before the second attempt to connect; it doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -65,18 +66,26 @@ pub(crate) struct Connector {
     pub(crate) outputs: Outputs,
 }
 
-/// How long to wait between attempts to connect: never so long that a lease could run out between two refusals.
-struct Pace {
+/// A session that lasted less was none: the next attempt to connect waits longer, not shorter.
+const SESSION_MIN: Duration = Duration::from_secs(1);
+/// How long a worker may be without a session before it says why.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Attempts to connect.
+struct Tries {
+    /// How long to wait between two: never so long that a lease could run out between two refusals.
     pause: Duration,
-    max: Duration,
+    pause_max: Duration,
+    /// Since when there has been no session.
+    since: Instant,
+    /// Why there is none, as it was said last.
+    told: Option<String>,
 }
 
 /// Why a session could not be opened or is over.
 enum Failure {
     /// Nobody listens there.
     Refused,
-    /// The server can't be reached or checked, or does not accept who this is. Somebody may have to do something about it.
-    Unwelcome(String),
     /// Anything else that may pass.
     Broken(String),
     /// Nobody listens to this task any more.
@@ -86,22 +95,23 @@ enum Failure {
 impl Connector {
     /// Connects until nobody wants to know any more.
     pub(crate) async fn run(self) {
-        let mut pace = Pace { pause: PAUSE_MIN, max: PAUSE_MAX };
-        let mut told: Option<String> = None;
+        let mut tries = Tries::new(Instant::now());
         loop {
             let began = clock::now();
             let mut refused = 0;
+            let mut reasons = Vec::new();
             for server in &self.servers {
-                match self.session(server, &mut pace).await {
-                    Failure::Refused => refused += 1,
-                    Failure::Unwelcome(error) if told.as_ref() != Some(&error) => {
-                        warn!(%server, %error, "cannot connect");
-                        told = Some(error);
-                    }
-                    Failure::Unwelcome(error) => debug!(%server, %error, "cannot connect"),
-                    Failure::Broken(error) => debug!(%server, %error, "no session"),
+                let failure = match self.session(server, &mut tries).await {
                     Failure::Unwanted => return,
-                }
+                    failure => failure,
+                };
+                refused += usize::from(matches!(failure, Failure::Refused));
+                let reason = failure.reason();
+                debug!(%server, %reason, "no session");
+                reasons.push(format!("{server}: {reason}"));
+            }
+            if let Some(reason) = tries.news(reasons.join("; "), Instant::now()) {
+                warn!(%reason, "no session with any server");
             }
             let gone = refused == self.servers.len();
             if gone && self.links.send(Link::ConnectionRefused(began)).await.is_err() {
@@ -109,13 +119,13 @@ impl Connector {
             }
             let jitter = clock::random() % 256;
             let jitter = u32::try_from(jitter).unwrap_or(0) + 256;
-            tokio::time::sleep(pace.pause * jitter / 512).await;
-            pace.pause = (pace.pause * 2).min(pace.max);
+            tokio::time::sleep(tries.pause * jitter / 512).await;
+            tries.pause = (tries.pause * 2).min(tries.pause_max);
         }
     }
 
     /// Opens a session and serves it to its end.
-    async fn session(&self, server: &str, pace: &mut Pace) -> Failure {
+    async fn session(&self, server: &str, tries: &mut Tries) -> Failure {
         let channel = match connect(server, self.tls.as_ref()).await {
             Ok(channel) => channel,
             Err(failure) => return failure,
@@ -131,10 +141,7 @@ impl Connector {
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, opening).await;
         let mut incoming = match opened {
             Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) if is_about_identity(&status) => {
-                return Failure::Unwelcome(status.to_string());
-            }
-            Ok(Err(status)) => return Failure::Broken(status.to_string()),
+            Ok(Err(status)) => return self.not_welcome(&status).await,
             Err(_) => return Failure::Broken("no answer in time".into()),
         };
         let (node, session) = match self.welcome(&mut incoming, sent).await {
@@ -142,8 +149,8 @@ impl Connector {
             Err(failure) => return failure,
         };
         info!(%server, node, "session opened");
-        let quarter = Duration::from_micros((session.lease.micros() / 4).max(1_000));
-        *pace = Pace { pause: PAUSE_MIN.min(quarter), max: PAUSE_MAX.min(quarter) };
+        tries.opened(session.lease);
+        let opened_at = Instant::now();
         if self.links.send(Link::Opened(session, outgoing)).await.is_err() {
             return Failure::Unwanted;
         }
@@ -151,6 +158,8 @@ impl Connector {
             failure = self.listen(&mut incoming, session.lease) => failure,
             never = self.serve_output(client, node) => match never {},
         };
+        tries.closed(opened_at, Instant::now());
+        info!(%server, node, reason = failure.reason(), "session closed");
         if self.links.send(Link::Closed).await.is_err() {
             return Failure::Unwanted;
         }
@@ -166,7 +175,7 @@ impl Connector {
         let message = match first {
             Ok(Ok(Some(message))) => message,
             Ok(Ok(None)) => return Err(Failure::Broken("closed without a welcome".into())),
-            Ok(Err(status)) => return Err(Failure::Broken(status.to_string())),
+            Ok(Err(status)) => return Err(self.not_welcome(&status).await),
             Err(_) => return Err(Failure::Broken("no welcome in time".into())),
         };
         match message.kind {
@@ -186,6 +195,20 @@ impl Connector {
             }
             _ => Err(Failure::Broken("began with something else than a welcome".into())),
         }
+    }
+
+    /// What an error instead of a welcome means. Some don't pass by waiting.
+    async fn not_welcome(&self, status: &Status) -> Failure {
+        let remedy = match status.code() {
+            Code::InvalidArgument => "change the worker's options and start it again",
+            Code::Unimplemented => {
+                "check the address: what listens there is no server of rota that knows workers"
+            }
+            _ => return Failure::Broken(status.to_string()),
+        };
+        let (reason, remedy) = (status.message().to_owned(), remedy.to_owned());
+        drop(self.links.send(Link::Refused { reason, remedy }).await);
+        Failure::Unwanted
     }
 
     /// Passes on what the server says. A server that says nothing for a whole lease, not even that it heard a heartbeat, is gone.
@@ -248,6 +271,62 @@ impl Connector {
     }
 }
 
+impl Tries {
+    fn new(now: Instant) -> Self {
+        Self { pause: PAUSE_MIN, pause_max: PAUSE_MAX, since: now, told: None }
+    }
+
+    /// A server has granted a lease.
+    fn opened(&mut self, lease: Span) {
+        let quarter = Duration::from_micros((lease.micros() / 4).max(1_000));
+        self.pause_max = PAUSE_MAX.min(quarter);
+        self.pause = self.pause.min(self.pause_max);
+        self.told = None;
+    }
+
+    fn closed(&mut self, opened_at: Instant, now: Instant) {
+        self.since = now;
+        if now.duration_since(opened_at) >= SESSION_MIN {
+            self.pause = PAUSE_MIN.min(self.pause_max);
+        }
+    }
+
+    /// Why there is no session, if that is worth telling: once there has been none for a while, and once for each reason.
+    fn news(&mut self, reason: String, now: Instant) -> Option<&str> {
+        if now.duration_since(self.since) < SILENCE || self.told.as_ref() == Some(&reason) {
+            return None;
+        }
+        Some(self.told.insert(reason))
+    }
+}
+
+impl Failure {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Refused => "nobody listens there",
+            Self::Broken(reason) => reason,
+            Self::Unwanted => "the worker ends",
+        }
+    }
+}
+
+/// Finds out whether a worker can connect to an address at all.
+pub(crate) fn check_address(address: &str, has_identity: bool) -> Result<(), WorkerError> {
+    let wrong = |reason: &str| {
+        Err(WorkerError::Address { address: address.to_owned(), reason: reason.to_owned() })
+    };
+    match address.parse::<Uri>() {
+        Err(error) => wrong(&error.to_string()),
+        Ok(uri) if uri.host().is_none_or(str::is_empty) => wrong("it names no host"),
+        Ok(uri) => match uri.scheme_str() {
+            Some("http") => Ok(()),
+            Some("https") if has_identity => Ok(()),
+            Some("https") => wrong("a worker needs an identity for HTTPS: join the cluster first"),
+            _ => wrong("it begins neither with http:// nor with https://"),
+        },
+    }
+}
+
 /// Puts the parts of a full set together. What is not part of one passes through.
 fn join(parts: &mut Option<Desired>, desired: Desired) -> Option<Desired> {
     let more = desired.more;
@@ -279,13 +358,8 @@ async fn connect(server: &str, tls: Option<&TlsConnector>) -> Result<Channel, Fa
         None => endpoint.connect().await,
     };
     connected.map_err(|error| {
-        if is_refused(&error) { Failure::Refused } else { Failure::Unwelcome(innermost(&error)) }
+        if is_refused(&error) { Failure::Refused } else { Failure::Broken(innermost(&error)) }
     })
-}
-
-/// Whether the server refuses because of who this is.
-fn is_about_identity(status: &Status) -> bool {
-    matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied)
 }
 
 /// What is at the bottom of an error: the layers above say only that they could not connect.
@@ -319,6 +393,61 @@ mod tests {
         let attempt = Some(AttemptRef { job, index: 0, number: 1 });
         let start = vec![Assignment { attempt, ..Assignment::default() }];
         Desired { full, more, start, ..Desired::default() }
+    }
+
+    #[test]
+    fn only_a_session_that_lasted_lets_the_next_attempt_come_soon() {
+        let begin = Instant::now();
+        for (lasted, pause) in [
+            (SESSION_MIN - Duration::from_millis(1), PAUSE_MAX),
+            (SESSION_MIN, PAUSE_MIN),
+            (SESSION_MIN + Duration::from_millis(1), PAUSE_MIN),
+        ] {
+            let mut tries = Tries { pause: PAUSE_MAX, ..Tries::new(begin) };
+            tries.opened(Span::from_secs(30));
+            tries.closed(begin, begin + lasted);
+            assert_eq!(tries.pause, pause, "after {lasted:?}");
+        }
+        let mut short = Tries::new(begin);
+        short.opened(Span::from_millis(40));
+        short.closed(begin, begin + SESSION_MIN);
+        assert_eq!([short.pause, short.pause_max], [Duration::from_millis(10); 2]);
+    }
+
+    #[test]
+    fn a_worker_without_a_session_says_why_after_a_while_and_once_for_each_reason() {
+        let begin = Instant::now();
+        let mut tries = Tries::new(begin);
+        let mut told = |after: Duration, reason: &str| {
+            tries.news(reason.to_owned(), begin + after).map(str::to_owned)
+        };
+        let some = |reason: &str| Some(reason.to_owned());
+        assert_eq!(told(SILENCE - Duration::from_millis(1), "a"), None);
+        assert_eq!(told(SILENCE, "a"), some("a"));
+        assert_eq!(told(SILENCE * 2, "a"), None);
+        assert_eq!(told(SILENCE * 2, "b"), some("b"));
+        tries.opened(Span::from_secs(30));
+        tries.closed(begin, begin + SILENCE * 3);
+        assert_eq!(tries.news("b".to_owned(), begin + SILENCE * 3), None);
+        assert_eq!(tries.news("b".to_owned(), begin + SILENCE * 4), Some("b"));
+    }
+
+    #[test]
+    fn an_address_that_can_never_work_is_refused() {
+        let told =
+            |address, identity| check_address(address, identity).map_err(|error| error.to_string());
+        assert_eq!(told("http://127.0.0.1:7600", false), Ok(()));
+        assert_eq!(told("https://127.0.0.1:7600", true), Ok(()));
+        for (address, reason) in [
+            ("https://a:1", "a worker needs an identity for HTTPS: join the cluster first"),
+            ("ftp://a", "it begins neither with http:// nor with https://"),
+            ("a:1", "it begins neither with http:// nor with https://"),
+            ("/a", "it names no host"),
+            ("http://a b", "invalid uri character"),
+        ] {
+            let expected = format!("can't use {address} as the address of a server: {reason}");
+            assert_eq!(told(address, false), Err(expected));
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::config::WorkerConfig;
 use crate::executor::{Event, Host};
 use crate::output::Outputs;
 use crate::process;
-use crate::session::{Connector, Link};
+use crate::session::{Connector, Link, check_address};
 use home::Home;
 use shell::Shell;
 
@@ -67,6 +67,14 @@ pub enum WorkerError {
     /// The thread of the session can't be started.
     #[error("can't start a thread: {0}")]
     Thread(std::io::Error),
+    /// An address of a server can't be used.
+    #[error("can't use {address} as the address of a server: {reason}")]
+    Address {
+        /// Which one.
+        address: String,
+        /// Why.
+        reason: String,
+    },
     /// HTTPS can't be set up.
     #[error("can't set up HTTPS: {0}")]
     Tls(String),
@@ -133,6 +141,9 @@ impl Worker {
         mut shutdown: watch::Receiver<Shutdown>,
         elsewhere: Handle,
     ) -> Result<(), WorkerError> {
+        for address in &config.servers {
+            check_address(address, config.connector.is_some())?;
+        }
         let spec = NodeSpec {
             name: config.name.as_str().into(),
             incarnation: clock::random(),
@@ -159,7 +170,7 @@ impl Worker {
         let connecting = tokio::spawn(connector.run());
         let (events_in, events) = mpsc::unbounded_channel();
         let shell = Shell::new(Arc::clone(&home.host), events_in);
-        let ended = Running { shell, links, events, leave_at: None, refused: None }
+        let ended = Running { shell, links, events, leave_at: None, gave_up: false, refused: None }
             .run(&mut shutdown)
             .await;
         connecting.abort();
@@ -174,6 +185,8 @@ struct Running {
     events: mpsc::UnboundedReceiver<Event>,
     /// When a draining worker stops waiting: first for attempts, then for their reports to be settled.
     leave_at: Option<Instant>,
+    /// Whether it has waited long enough for its reports to be settled.
+    gave_up: bool,
     refused: Option<WorkerError>,
 }
 
@@ -184,6 +197,7 @@ impl Running {
         let mut batch = Vec::new();
         self.obey(*shutdown.borrow_and_update());
         while !self.is_done() {
+            self.hurry();
             let wake = self.shell.wake_in();
             tokio::select! {
                 biased;
@@ -217,9 +231,16 @@ impl Running {
         self.shell.feed(Input::Stop { grace: STOP_GRACE });
         let mut batch = Vec::new();
         while self.shell.machine.running().next().is_some() {
-            self.events.recv_many(&mut batch, EVENTS_MAX).await;
-            self.shell.observe(&mut batch);
-            self.shell.report();
+            let wake = self.shell.wake_in();
+            tokio::select! {
+                biased;
+                _ = self.events.recv_many(&mut batch, EVENTS_MAX) => {
+                    self.shell.observe(&mut batch);
+                    self.shell.report();
+                }
+                // The lease may end before the grace does.
+                () = pause(wake) => self.shell.feed(Input::Woke),
+            }
         }
         self.say_goodbye().await;
         self.refused.map_or(Ok(()), Err)
@@ -264,18 +285,29 @@ impl Running {
 
     /// Whether a worker that has to go can go.
     fn is_done(&self) -> bool {
-        let machine = &self.shell.machine;
-        let idle = machine.running().next().is_none();
-        let settled = machine.unsettled().next().is_none() || !self.shell.is_connected();
-        self.leave_at.is_some() && idle && settled
+        let settled = self.shell.machine.unsettled().next().is_none();
+        self.leave_at.is_some() && self.is_idle() && (settled || self.gave_up)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.shell.machine.running().next().is_none()
+    }
+
+    /// A worker that has to go and runs nothing waits for its last reports to be settled only, with or without a session: the server
+    /// may be starting again at the same time.
+    fn hurry(&mut self) {
+        if let Some(at) = self.leave_at.filter(|_| self.is_idle()) {
+            self.leave_at = Some(at.min(Instant::now() + SETTLE_MAX));
+        }
     }
 
     /// The grace of a draining worker is over.
     fn lose_patience(&mut self) {
-        if self.shell.machine.running().next().is_some() {
-            self.stop(STOP_GRACE);
-        } else {
+        if self.is_idle() {
+            self.gave_up = true;
             self.shell.close(); // the reports stay unsettled: the server learns it from the lease
+        } else {
+            self.stop(STOP_GRACE);
         }
     }
 

@@ -96,6 +96,13 @@ impl App {
 
 /// Runs a command. Returns the process's exit code.
 pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
+    let serves = matches!(
+        command,
+        Command::Run(_) | Command::Dev(_) | Command::Server(_) | Command::Worker(_)
+    );
+    if serves {
+        rota_worker::raise_open_files();
+    }
     match command {
         Command::Run(args) => run::run(app, args).await,
         Command::Submit(args) => submit::submit(app, args).await,

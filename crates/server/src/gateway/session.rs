@@ -339,5 +339,6 @@ fn assignment(start: &Start) -> Option<pb::Assignment> {
         job_name: launch.job_name.to_string(),
         group_name: launch.group_name.to_string(),
         stop: start.stop.map(|grace| stop_of(start.attempt, grace)),
+        placed_micros: start.placed_at.0,
     })
 }

@@ -1,6 +1,7 @@
 //! Commands: a process group of its own, watched until nothing of it is left.
 //!
-//! The attempt is over when its first process is; what that process leaves behind is killed. A process is started on the cheap
+//! The attempt is over when its first process is; what that process leaves behind is killed. Only if it was asked to end, what it
+//! started has the rest of the grace, too. A process is started on the cheap
 //! path of the system (`posix_spawn`). The thread that starts it sleeps until the program has been loaded, and stays for the few
 //! milliseconds in which most short programs end: such a program costs no event. What takes longer gives the thread back, and its
 //! pipes and its end become events of the reactor.
@@ -17,13 +18,13 @@ use rota_core::command::{AttemptEnd, FailureKind};
 use rota_types::Timestamp;
 use rota_wire::worker::CommandAction;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::task::JoinHandle;
 
 use super::pipes::Pipes;
 use super::program::{self, Program};
-use super::{Attempt, Ending, Host, StopOrder, Task, failed};
+use super::{Attempt, Ending, Host, StopOrder, StopSignal, Task, failed};
 use crate::cgroup::{AttemptCgroup, Limits};
 use crate::spool::Capture;
 use crate::{clock, process};
@@ -35,22 +36,25 @@ const ANNOUNCE: Duration = Duration::from_millis(5);
 const DRAIN: Duration = Duration::from_millis(50);
 /// How long it may stay open in all.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
+/// How soon it is looked again whether anything of an attempt that was asked to end is left; the pause doubles up to the longest.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOK_MAX: Duration = Duration::from_millis(500);
 
 /// Runs a command to its end.
 pub(crate) async fn run(host: &Arc<Host>, attempt: &mut Attempt, action: CommandAction) -> Ending {
     let grace = Duration::from_micros(action.grace_micros);
     let starting = {
         let (host, task) = (Arc::clone(host), Arc::clone(&attempt.task));
-        let capture = Arc::clone(&attempt.capture);
+        let (capture, stop) = (Arc::clone(&attempt.capture), attempt.stop.clone());
         let patience = attempt.timeout.map_or(ANNOUNCE, |timeout| timeout.min(ANNOUNCE));
         host.runtime.clone().spawn_blocking(move || {
-            let running = start(&host, &task, &action)?;
+            let running = start(&host, &task, &action, &stop)?;
             let at = clock::wall();
             Ok((at, running.linger(&host, &task, &capture, patience)))
         })
     };
-    let started: Result<(Timestamp, Progress), String> =
-        starting.await.unwrap_or_else(|error| Err(error.to_string()));
+    let started: Result<(Timestamp, Progress), AttemptEnd> =
+        starting.await.unwrap_or_else(|error| Err(not_started(error.to_string())));
     match started {
         Ok((at, Progress::Over(ending))) => {
             attempt.started(at);
@@ -62,10 +66,14 @@ pub(crate) async fn run(host: &Arc<Host>, attempt: &mut Attempt, action: Command
             let at = Arc::clone(host);
             let watching = async move { running.watch(&at, &mut attempt, grace).await };
             let watched = Elsewhere(host.runtime.spawn(watching)).ended().await;
-            watched.unwrap_or_else(|message| Ending::of(failed(FailureKind::Start, message)))
+            watched.unwrap_or_else(|message| Ending::of(not_started(message)))
         }
-        Err(message) => Ending::of(failed(FailureKind::Start, message)),
+        Err(end) => Ending::of(end),
     }
+}
+
+fn not_started(message: String) -> AttemptEnd {
+    failed(FailureKind::Start, message)
 }
 
 /// A future on another runtime that ends with whoever waits for it.
@@ -83,12 +91,22 @@ impl<T> Drop for Elsewhere<T> {
     }
 }
 
-/// Starts a command in its place. The error says what is wrong.
-fn start(host: &Host, task: &Task, action: &CommandAction) -> Result<Running, String> {
-    let program = program::prepare(host, task, action)?;
+/// Starts a command in its place, unless it is to stop already.
+fn start(
+    host: &Host,
+    task: &Task,
+    action: &CommandAction,
+    stop: &StopSignal,
+) -> Result<Running, AttemptEnd> {
+    let program = program::prepare(host, task, action).map_err(not_started)?;
     let mut notes = Vec::new();
     let cgroup = limit(host, task, &mut notes);
-    Running::start(program, action, program::mark(host, task), cgroup, notes)
+    // It may have waited for its turn for long, and neither a cancel nor the lease waits.
+    if let Some(order) = stop.order() {
+        return Err(order.end());
+    }
+    let mark = program::mark(host, task);
+    Running::start(program, action, mark, cgroup, notes).map_err(not_started)
 }
 
 /// Makes the cgroups of an attempt that asks for memory.
@@ -132,6 +150,13 @@ struct Running {
 enum Progress {
     Over(Ending),
     Running(Box<Running>),
+}
+
+/// An attempt that was asked to end.
+struct Asked {
+    cause: Cause,
+    /// When it is killed; `None` once it was.
+    kill_at: Option<Instant>,
 }
 
 /// Why the attempt will not have ended by itself.
@@ -186,7 +211,7 @@ impl Running {
     ) -> Progress {
         let simple = self.pipes.stdin.is_none() && self.cgroup.is_none();
         if simple && self.ends_within(patience) {
-            self.kill_group();
+            process::signal_group(self.root, Signal::KILL); // what it left behind
             self.pipes.pump(capture);
             if !self.pipes.are_open() {
                 return Progress::Over(self.conclude(host, task, None));
@@ -204,15 +229,18 @@ impl Running {
 
     async fn watch(&mut self, host: &Host, attempt: &mut Attempt, grace: Duration) -> Ending {
         let end = self.handle.take().ok_or_else(|| io::ErrorKind::InvalidInput.into());
-        let cause = match end.and_then(watch_handle) {
+        let asked = match end.and_then(watch_handle) {
             Ok(end) => self.until_exit(&end, attempt, grace).await,
             Err(error) => {
                 let message = format!("the process can't be watched: {error}");
                 return Ending::of(failed(FailureKind::Start, message));
             }
         };
-        self.sweep(attempt, cause.is_some()).await;
-        self.conclude(host, &attempt.task, cause)
+        if let Some(kill_at) = asked.as_ref().and_then(|asked| asked.kill_at) {
+            self.until_empty(attempt, kill_at).await;
+        }
+        self.sweep(attempt, asked.is_some()).await;
+        self.conclude(host, &attempt.task, asked.map(|asked| asked.cause))
     }
 
     /// Reads what is known of a process that has ended, and lets it go.
@@ -248,63 +276,86 @@ impl Running {
         end: &AsyncFd<OwnedFd>,
         attempt: &mut Attempt,
         grace: Duration,
-    ) -> Option<Cause> {
-        let mut cause = None;
-        let mut kill_at = None;
+    ) -> Option<Asked> {
+        let mut asked: Option<Asked> = None;
         let mut announce_at = Some(self.begun + ANNOUNCE);
         let timeout_at = attempt.timeout.map(|timeout| self.begun + timeout);
         loop {
-            let due = if cause.is_none() { timeout_at } else { kill_at };
+            let due = asked.as_ref().map_or(timeout_at, |asked| asked.kill_at);
             tokio::select! {
                 biased;
-                order = attempt.stop.requested() => {
-                    if cause.is_none() {
-                        self.signal(Signal::TERM, order.kill_at).await;
+                order = attempt.stop.requested() => match &mut asked {
+                    None => asked = Some(self.ask(Cause::Stop(order), order.kill_at).await),
+                    Some(Asked { kill_at, .. }) => {
+                        *kill_at = Some(kill_at.map_or(order.kill_at, |at| at.min(order.kill_at)));
                     }
-                    kill_at = Some(kill_at.map_or(order.kill_at, |at: Instant| at.min(order.kill_at)));
-                    cause.get_or_insert(Cause::Stop(order));
-                }
-                () = sleep_until(due) => {
-                    if cause.is_none() {
-                        let at = Instant::now() + grace;
-                        self.signal(Signal::TERM, at).await;
-                        kill_at = Some(at);
-                        cause = Some(Cause::Timeout);
-                    } else {
+                },
+                () = sleep_until(due) => match &mut asked {
+                    None => asked = Some(self.ask(Cause::Timeout, Instant::now() + grace).await),
+                    Some(asked) => {
                         self.kill_everything().await;
-                        kill_at = None;
+                        asked.kill_at = None;
                     }
-                }
+                },
+                _ = end.readable() => return asked,
                 () = self.pipes.stdout.ready() => self.pipes.stdout.pump(&attempt.capture),
                 () = self.pipes.stderr.ready() => self.pipes.stderr.pump(&attempt.capture),
                 () = Pipes::ready_for_input(self.pipes.stdin.as_ref()) => self.pipes.feed(),
-                _ = end.readable() => return cause,
                 () = sleep_until(announce_at) => {
                     attempt.announce();
                     announce_at = None;
-                    self.pipes.watch();
+                    self.pipes.watch(&mut self.notes);
                 }
             }
         }
     }
 
-    /// Signals everything, unless the kill is due anyway.
-    async fn signal(&self, signal: Signal, kill_at: Instant) {
+    /// Asks everything to end, unless the kill is due anyway.
+    async fn ask(&self, cause: Cause, kill_at: Instant) -> Asked {
         if kill_at > Instant::now() {
+            process::signal_group(self.root, Signal::TERM);
             let (root, mark) = (self.root, self.mark.clone());
-            let send = move || process::signal(root, &mark, signal, true);
+            let send = move || process::signal_others(root, &mark, Signal::TERM);
             drop(tokio::task::spawn_blocking(send).await);
         }
+        Asked { cause, kill_at: Some(kill_at) }
+    }
+
+    /// Leaves what the first process started the rest of the grace. A shell is gone at once; the program that it runs may still have
+    /// work to save.
+    async fn until_empty(&mut self, attempt: &mut Attempt, mut kill_at: Instant) {
+        let mut pause = LOOK;
+        self.pipes.watch(&mut self.notes);
+        while kill_at > Instant::now() && self.is_anything_left().await {
+            let again_at = Instant::now() + pause;
+            pause = (pause * 2).min(LOOK_MAX);
+            loop {
+                tokio::select! {
+                    biased;
+                    order = attempt.stop.requested() => kill_at = kill_at.min(order.kill_at),
+                    () = sleep_until(Some(again_at.min(kill_at))) => break,
+                    () = self.pipes.stdout.ready() => self.pipes.stdout.pump(&attempt.capture),
+                    () = self.pipes.stderr.ready() => self.pipes.stderr.pump(&attempt.capture),
+                }
+            }
+        }
+    }
+
+    async fn is_anything_left(&self) -> bool {
+        let (root, mark) = (self.root, self.mark.clone());
+        let look = move || !process::members(root, &mark).is_empty();
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 
     /// Kills everything that belongs to the attempt, and looks again until nothing is left.
     async fn kill_everything(&mut self) {
-        if let Some(cgroup) = &self.cgroup {
-            cgroup.kill();
+        process::signal_group(self.root, Signal::KILL);
+        if let Some(kill) = self.cgroup.as_ref().map(AttemptCgroup::killer) {
+            drop(tokio::task::spawn_blocking(kill).await);
         }
         for _ in 0..100 {
             let (root, mark) = (self.root, self.mark.clone());
-            let look = move || process::signal(root, &mark, Signal::KILL, true);
+            let look = move || process::kill(root, &mark);
             if tokio::task::spawn_blocking(look).await.is_ok_and(|found| found == 0) {
                 return;
             }
@@ -318,7 +369,7 @@ impl Running {
         if thoroughly || self.cgroup.is_some() {
             self.kill_everything().await;
         } else {
-            self.kill_group();
+            process::signal_group(self.root, Signal::KILL);
         }
         let ended = Instant::now();
         self.drain(&attempt.capture, ended + DRAIN).await;
@@ -336,21 +387,14 @@ impl Running {
         let mut late = pin!(sleep_until(Some(deadline)));
         let pipes = &mut self.pipes;
         pipes.pump(capture);
-        pipes.watch();
+        pipes.watch(&mut self.notes);
         while pipes.are_open() {
             tokio::select! {
                 biased;
+                () = &mut late => return,
                 () = pipes.stdout.ready() => pipes.stdout.pump(capture),
                 () = pipes.stderr.ready() => pipes.stderr.pump(capture),
-                () = &mut late => return,
             }
-        }
-    }
-
-    /// Ends what the first process left behind in its group. It has not been waited for, so that the number is still its own.
-    fn kill_group(&self) {
-        if let Some(group) = Pid::from_raw(self.root) {
-            let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
@@ -366,7 +410,7 @@ impl Drop for Running {
     /// Whoever stops watching leaves nothing running.
     fn drop(&mut self) {
         if !self.reaped {
-            process::signal(self.root, &self.mark, Signal::KILL, true);
+            process::kill(self.root, &self.mark);
             drop(self.reap());
         }
     }

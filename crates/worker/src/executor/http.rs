@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, LOCATION, USER_AGENT,
+};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use rota_core::command::FailureKind;
 use rota_wire::worker::{HttpAction, StatusRange};
@@ -75,6 +78,39 @@ struct Request {
     url: Url,
     headers: HeaderMap,
     body: Vec<u8>,
+}
+
+impl Request {
+    /// Becomes a GET where RFC 9110 (15.4) and all browsers have it so: for 303, and for a POST that is answered with 301 or 302.
+    fn turn(&mut self, status: StatusCode) {
+        let turns = match status.as_u16() {
+            303 => self.method != Method::HEAD,
+            301 | 302 => self.method == Method::POST,
+            _ => false,
+        };
+        if turns {
+            self.method = Method::GET;
+            self.body.clear();
+            for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LANGUAGE] {
+                self.headers.remove(name);
+            }
+        }
+    }
+
+    /// Loses everything that was meant for one host only before it goes to another: any header may hold a secret.
+    fn strip(&mut self, url: &Url) -> Result<(), Refusal> {
+        if !self.body.is_empty() {
+            return Err(Refusal(format!(
+                "redirected to another host with a body: write {url} into the task if it is meant"
+            )));
+        }
+        let harmless = [ACCEPT, ACCEPT_LANGUAGE, USER_AGENT, ATTEMPT_HEADER];
+        let names: Vec<HeaderName> = self.headers.keys().cloned().collect();
+        for name in names.iter().filter(|name| !harmless.contains(name)) {
+            self.headers.remove(name);
+        }
+        Ok(())
+    }
 }
 
 impl Http {
@@ -191,14 +227,9 @@ impl Http {
         if request.url.scheme() == "https" && url.scheme() != "https" {
             return Err(Refusal(format!("redirected from https to {url}")));
         }
+        request.turn(response.status());
         if url.host_str() != request.url.host_str() || url.port() != request.url.port() {
-            request.headers.remove(AUTHORIZATION);
-            request.headers.remove(COOKIE);
-        }
-        let keeps = matches!(response.status().as_u16(), 307 | 308);
-        if !keeps && request.method != Method::HEAD {
-            request.method = Method::GET;
-            request.body.clear();
+            request.strip(&url)?;
         }
         request.url = url;
         Ok(())

@@ -166,19 +166,30 @@ impl StopOrder {
         Self { kill_at: Instant::now() + grace, reason }
     }
 
-    /// How an attempt that was stopped for this reason is reported.
+    /// How an attempt that obeyed is reported.
     pub(crate) fn end(self) -> AttemptEnd {
-        let lost = |message: &str| failed(FailureKind::Lost, message);
-        match self.reason {
-            StopReason::Requested => AttemptEnd::Stopped,
-            StopReason::NotDesired => lost("stopped: the server did not know it as live"),
-            StopReason::Fenced => lost("stopped: the worker could not renew its lease in time"),
-            StopReason::Shutdown => lost("stopped: the worker was shut down"),
-        }
+        end_of(self.reason)
+    }
+}
+
+/// How an attempt that was stopped for this reason is reported.
+fn end_of(reason: StopReason) -> AttemptEnd {
+    let lost = |message: &str| failed(FailureKind::Lost, message);
+    match reason {
+        StopReason::Requested => AttemptEnd::Stopped,
+        StopReason::NotDesired => lost("stopped: the server did not know it as live"),
+        StopReason::Fenced => lost("stopped: the worker could not renew its lease in time"),
+        StopReason::Shutdown => lost("stopped: the worker was shut down"),
+        StopReason::Forgotten => lost("it was over before, but the server's record is older"),
     }
 }
 
 impl StopSignal {
+    /// The order that was given, if there was one.
+    pub(crate) fn order(&self) -> Option<StopOrder> {
+        *self.0.borrow()
+    }
+
     /// Waits for the next order; for ever if none can come any more.
     pub(crate) async fn requested(&mut self) -> StopOrder {
         loop {
@@ -229,9 +240,9 @@ pub(crate) fn run_instant(host: &Host, id: AttemptId) -> rota_wire::worker::Repo
     to_report(id, Some(at), Ending::of(end), None)
 }
 
-/// The report of an attempt that was to stop before it was launched.
-pub(crate) fn skipped(id: AttemptId) -> rota_wire::worker::Report {
-    to_report(id, None, Ending::of(AttemptEnd::Stopped), None)
+/// The report of an attempt that will not be launched.
+pub(crate) fn skipped(id: AttemptId, reason: StopReason) -> rota_wire::worker::Report {
+    to_report(id, None, Ending::of(end_of(reason)), None)
 }
 
 /// Runs an attempt to its end and says so, whatever happens.

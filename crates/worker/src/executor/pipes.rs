@@ -69,10 +69,13 @@ impl Pipes {
         self.stderr.pump(capture);
     }
 
-    /// Makes both outputs events of the reactor.
-    pub(super) fn watch(&mut self) {
-        self.stdout.watch();
-        self.stderr.watch();
+    /// Makes both outputs events of the reactor. What can't be watched is lost, and noted.
+    pub(super) fn watch(&mut self, notes: &mut Vec<String>) {
+        for output in [&mut self.stdout, &mut self.stderr] {
+            if let Err(error) = output.watch() {
+                notes.push(format!("output not kept: {error}"));
+            }
+        }
     }
 
     /// Whether somebody may still write.
@@ -113,13 +116,12 @@ impl Output {
         !matches!(self.pipe, Pipe::Closed)
     }
 
-    fn watch(&mut self) {
+    fn watch(&mut self) -> io::Result<()> {
         self.pipe = match std::mem::replace(&mut self.pipe, Pipe::Closed) {
-            Pipe::Unwatched(pipe) => {
-                Receiver::from_owned_fd_unchecked(pipe).map_or(Pipe::Closed, Pipe::Watched)
-            }
+            Pipe::Unwatched(pipe) => Pipe::Watched(Receiver::from_owned_fd_unchecked(pipe)?),
             other => other,
         };
+        Ok(())
     }
 
     /// Waits until there is something to read; for ever if nobody watches the pipe.

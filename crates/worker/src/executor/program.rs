@@ -74,12 +74,19 @@ pub(crate) fn prepare(host: &Host, task: &Task, action: &CommandAction) -> Resul
     if let Some((name, _)) = own.iter().find(wrong) {
         return Err(format!("not an environment variable: {name:?}"));
     }
+    let listed = !host.config.allow.programs.is_empty();
+    if let Some((name, _)) = own.iter().find(|(name, _)| listed && name.starts_with("LD_")) {
+        return Err(format!(
+            "this worker runs only the programs on its list, and {name} could make them run others"
+        ));
+    }
     let dir = working_dir(host, task, &action.cwd)?;
     let path = own.iter().rev().find(|(name, _)| *name == "PATH").map(|(_, path)| OsStr::new(path));
     // A name on the list of allowed programs means the worker's program of that name.
-    let path = path.filter(|_| host.config.allow.programs.is_empty());
+    let path = path.filter(|_| !listed);
     let path = path.or(host.environment.get("PATH")).unwrap_or(OsStr::new(PATH_DEFAULT));
-    let file = find(name, path, &dir).and_then(|found| allowed(host, name, found))?;
+    let path = if listed { absolute(path) } else { path.to_owned() };
+    let file = find(name, &path, &dir).and_then(|found| allowed(host, name, found))?;
     let mut command = Command::new(file);
     command.arg0(name).args(arguments).current_dir(&dir).process_group(0).env_clear();
     command.envs(host.environment.0.iter().map(|(name, value)| (name, value)));
@@ -127,6 +134,12 @@ fn working_dir(host: &Host, task: &Task, cwd: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// The places of a `PATH` that don't depend on the working directory, which the task chooses.
+fn absolute(path: &OsStr) -> OsString {
+    let places = std::env::split_paths(path).filter(|place| place.is_absolute());
+    std::env::join_paths(places).unwrap_or_default()
+}
+
 /// Finds a program as a shell would. Done here, so that the system's cheapest way to start a program can be used and so that the
 /// error can name what is missing.
 fn find(name: &str, path: &OsStr, dir: &Path) -> Result<PathBuf, String> {
@@ -165,5 +178,17 @@ fn allowed(host: &Host, name: &str, file: PathBuf) -> Result<PathBuf, String> {
         Ok(file)
     } else {
         Err(format!("{name}: this worker is not allowed to run it"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_absolute_places_count_where_programs_are_listed() {
+        let absolute = |path: &str| absolute(OsStr::new(path)).into_string().expect("text");
+        assert_eq!(absolute("/usr/bin::.:bin:/bin:"), "/usr/bin:/bin");
+        assert_eq!(absolute("."), "");
     }
 }

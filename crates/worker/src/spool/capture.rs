@@ -123,7 +123,7 @@ impl Capture {
     /// Puts what is in memory into files, so that it outlives the worker.
     pub(super) fn spill(&self) {
         for channel in Channel::ALL {
-            self.stream(channel).spill(|| self.file(channel));
+            self.stream(channel).spill(&self.limits, || self.file(channel));
         }
     }
 
@@ -140,7 +140,7 @@ impl Capture {
             // A file that lacks something would be taken for the whole after a restart.
             shelf::remove_files(&self.dir, self.id);
             for channel in Channel::ALL {
-                self.stream(channel).lose_file();
+                self.stream(channel).lose_file(&self.limits);
             }
             None
         };

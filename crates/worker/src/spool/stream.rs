@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{DETAIL_TAIL_BYTES, SPILL_BYTES};
@@ -21,13 +21,14 @@ const MARK_BYTES: u64 = 16;
 pub(super) struct Stream {
     /// All that was written, kept or not.
     written: u64,
+    /// All of it as long as there is no file; the last of it after a failure.
     memory: Vec<u8>,
     file: Option<File>,
     /// Whether the file has a mark.
     marked: bool,
     /// Bytes at the beginning of the tail that may have been overwritten.
     unsure: u64,
-    /// Why nothing can be read.
+    /// Why not all that the limits allow can be read.
     failure: Option<String>,
     closed: bool,
 }
@@ -91,14 +92,18 @@ impl Stream {
         self.file.is_some()
     }
 
-    /// Adds `data`. After a failure nothing is kept any more.
+    /// Adds `data`. After a failure only the last [`DETAIL_TAIL_BYTES`] are kept, in memory: why an attempt failed is said at its end,
+    /// and that the disk is full may be the reason.
     pub(super) fn write(&mut self, limits: &OutputLimits, data: &[u8], path: impl Fn() -> PathBuf) {
         for part in data.chunks(WRITE_BYTES) {
             let after = self.written.saturating_add(part.len() as u64);
             if self.failure.is_none()
                 && let Err(error) = self.append(limits, part, after, &path)
             {
-                self.fail(&error);
+                self.fail(limits, &error);
+            }
+            if self.failure.is_some() {
+                self.remember(part);
             }
             self.written = after;
         }
@@ -142,22 +147,36 @@ impl Stream {
 
     fn make_file(&mut self, path: impl Fn() -> PathBuf) -> io::Result<()> {
         let mut options = File::options();
-        let file = options.read(true).write(true).create(true).truncate(true).open(path())?;
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        let file = options.open(path())?;
         file.write_all_at(&self.memory, 0)?;
         self.memory = Vec::new();
         self.file = Some(file);
         Ok(())
     }
 
-    fn fail(&mut self, error: &io::Error) {
+    fn fail(&mut self, limits: &OutputLimits, error: &dyn std::fmt::Display) {
+        // What was about to be written may have overwritten the end of a short ring.
+        let is_whole = limits.tail_bytes >= WRITE_BYTES as u64 + DETAIL_TAIL_BYTES
+            || self.written.saturating_add(WRITE_BYTES as u64) <= most(limits);
+        let kept = if is_whole { self.tail(limits).unwrap_or_default() } else { Vec::new() };
+        self.memory = kept;
         self.failure = Some(format!("output not kept: {error}"));
     }
 
+    /// Keeps the end of a stream that has no file any more.
+    fn remember(&mut self, data: &[u8]) {
+        self.memory.extend_from_slice(data);
+        let most = usize::try_from(DETAIL_TAIL_BYTES).unwrap_or(usize::MAX);
+        let excess = self.memory.len().saturating_sub(most);
+        self.memory.drain(..excess);
+    }
+
     /// Puts what is in memory into a file.
-    pub(super) fn spill(&mut self, path: impl Fn() -> PathBuf) {
+    pub(super) fn spill(&mut self, limits: &OutputLimits, path: impl Fn() -> PathBuf) {
         let wanted = !self.memory.is_empty() && !self.closed && self.failure.is_none();
         if wanted && let Err(error) = self.make_file(path) {
-            self.fail(&error);
+            self.fail(limits, &error);
         }
     }
 
@@ -170,7 +189,7 @@ impl Stream {
         if let (Some(file), true, None) = (&self.file, self.marked, &self.failure)
             && let Err(error) = mark(file, limits, self.written, true)
         {
-            self.fail(&error);
+            self.fail(limits, &error);
         }
         let marks = if self.marked { MARK_BYTES } else { 0 };
         let size = self.written.min(most(limits)).saturating_add(marks);
@@ -181,15 +200,16 @@ impl Stream {
     }
 
     /// The file is gone, because the other stream could not be kept.
-    pub(super) fn lose_file(&mut self) {
-        if self.file.take().is_some() {
-            self.failure.get_or_insert_with(|| "output not kept: the disk failed".to_owned());
+    pub(super) fn lose_file(&mut self, limits: &OutputLimits) {
+        if self.file.is_some() && self.failure.is_none() {
+            self.fail(limits, &"the disk failed");
         }
+        self.file = None;
     }
 
     pub(super) fn read(&self, limits: &OutputLimits, offset: u64, max: usize) -> io::Result<Piece> {
         if let Some(failure) = &self.failure {
-            return Err(io::Error::other(failure.clone()));
+            return self.read_rest(offset, max).ok_or_else(|| io::Error::other(failure.clone()));
         }
         let tail_from = self.written.saturating_sub(limits.tail_bytes).saturating_add(self.unsure);
         let kept_from = tail_from.max(limits.head_bytes);
@@ -211,6 +231,17 @@ impl Stream {
             }
         };
         Ok(Piece { offset: begin, data, skipped })
+    }
+
+    /// What was kept in memory after a failure, if anything was.
+    fn read_rest(&self, offset: u64, max: usize) -> Option<Piece> {
+        let first = self.written.saturating_sub(self.memory.len() as u64);
+        let begin = offset.max(first);
+        let from = usize::try_from(begin - first).unwrap_or(usize::MAX);
+        let data: Vec<u8> =
+            self.memory.get(from..).into_iter().flatten().copied().take(max).collect();
+        let piece = Piece { offset: begin, data, skipped: begin - offset };
+        (!self.memory.is_empty()).then_some(piece)
     }
 
     /// The last [`DETAIL_TAIL_BYTES`], as far as they are kept.

@@ -114,20 +114,48 @@ fn files_are_made_beyond_the_memory_limit_and_not_at_it() {
 }
 
 #[test]
-fn a_disk_that_takes_nothing_costs_the_output_and_not_the_attempt() {
+fn a_disk_that_takes_nothing_costs_all_but_the_last_of_the_output_and_not_the_attempt() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let spool = Spool::open(dir.path(), limits(1 << 20, 1 << 20)).expect("writable");
     fs::remove_dir(&spool.dir).expect("empty");
     let capture = spool.begin(attempt(1));
-    capture.write(Channel::Stdout, &[0; 5_000]);
-    capture.write(Channel::Stdout, &[0; 5_000]);
+    let data: Vec<u8> = (0..10_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+    for part in [&data[..3_000], &data[3_000..8_000], &data[8_000..]] {
+        capture.write(Channel::Stdout, part);
+    }
+    let last = data.len() - usize::try_from(DETAIL_TAIL_BYTES).expect("small");
     let summary = capture.summary(Channel::Stdout);
-    assert_eq!(summary.written, 10_000);
+    assert_eq!((summary.written, summary.tail.as_slice()), (10_000, &data[last..]));
     assert!(summary.note.is_some_and(|note| note.starts_with("stdout: output not kept: ")));
-    assert!(capture.read(Channel::Stdout, 0, 10).is_err());
     spool.finish(&capture);
     let found = spool.find(attempt(1)).expect("remembered");
-    assert!(found.is_over() && found.read(Channel::Stdout, 0, 10).is_err());
+    assert!(found.is_over());
+    for (from, begin, length) in
+        [(0, last, 10), (last, last, 10), (9_995, 9_995, 5), (10_001, 10_001, 0)]
+    {
+        let piece = found.read(Channel::Stdout, from as u64, 10).expect("the last of it is there");
+        let expected = Piece {
+            offset: begin as u64,
+            data: data.get(begin..begin + length).unwrap_or_default().to_vec(),
+            skipped: (begin - from) as u64,
+        };
+        assert_eq!(piece, expected);
+    }
+}
+
+#[test]
+fn a_file_that_fails_leaves_the_last_of_both_streams() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let spool = Spool::open(dir.path(), limits(1 << 20, 1 << 20)).expect("writable");
+    let capture = spool.begin(attempt(1));
+    capture.write(Channel::Stderr, &[b'e'; 5_000]);
+    fs::remove_file(shelf::file(&spool.dir, attempt(1), Channel::Stderr)).expect("there");
+    fs::remove_dir(&spool.dir).expect("empty");
+    capture.write(Channel::Stdout, &[b'o'; 5_000]);
+    spool.finish(&capture);
+    for (channel, byte) in [(Channel::Stdout, b'o'), (Channel::Stderr, b'e')] {
+        assert_eq!(capture.summary(channel).tail, [byte; 4_096]);
+    }
 }
 
 #[test]

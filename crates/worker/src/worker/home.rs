@@ -1,7 +1,8 @@
 //! A worker's directory: one worker at a time; of the one before only the output of its attempts stays.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::executor::Host;
 use crate::executor::http::Http;
 use crate::executor::workdir::WorkDirs;
 use crate::process::{self, Guardian};
-use crate::spool::Spool;
+use crate::spool::{Spool, private_dir};
 
 /// What lasts as long as the worker.
 pub(super) struct Home {
@@ -37,10 +38,11 @@ impl Home {
     ) -> Result<Self, WorkerError> {
         let shown = config.data_dir.display().to_string();
         let unusable = |source| WorkerError::Data { dir: shown.clone(), source };
-        fs::create_dir_all(&config.data_dir).map_err(unusable)?;
+        private_dir(&config.data_dir).map_err(unusable)?;
         // Programs run elsewhere, so paths that they get must not depend on where this process is.
         let dir = config.data_dir.canonicalize().map_err(unusable)?;
-        let lock = File::options().create(true).append(true).open(dir.join("worker.lock"));
+        let mut options = File::options();
+        let lock = options.create(true).append(true).mode(0o600).open(dir.join("worker.lock"));
         let lock = lock.map_err(unusable)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Err(WorkerError::InUse { dir: shown });
@@ -68,15 +70,38 @@ impl Home {
     }
 }
 
-/// What marks the processes of every worker that ever used this directory.
+/// What marks the processes of every worker that ever used this directory. Not to be confused with the certificate beside it.
 fn identity(dir: &Path) -> io::Result<String> {
-    let file = dir.join("identity");
+    let file = dir.join("worker-id");
     let known = fs::read_to_string(&file).unwrap_or_default();
     let known = known.trim();
     if known.len() == 16 && known.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Ok(known.to_owned());
     }
     let new = format!("{:016x}", clock::random());
-    fs::write(file, &new)?;
+    // Put in place whole: with half an identity what an earlier worker left would not be found any more.
+    let beside = dir.join("worker-id.new");
+    let mut options = File::options();
+    let mut draft = options.create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+    draft.write_all(new.as_bytes())?;
+    draft.sync_all()?;
+    fs::rename(beside, file)?;
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_kept_and_a_torn_one_is_drawn_anew() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::write(dir.path().join("worker-id.new"), "left by a crash").expect("writable");
+        let first = identity(dir.path()).expect("writable");
+        assert_eq!(identity(dir.path()).expect("writable"), first);
+        assert!(!dir.path().join("worker-id.new").exists());
+        fs::write(dir.path().join("worker-id"), &first[..7]).expect("writable");
+        let second = identity(dir.path()).expect("writable");
+        assert_eq!((second.len(), second == first), (16, false));
+    }
 }

@@ -13,6 +13,7 @@ use rota_wire::worker::{
 use rota_worker_core::{Desired as Wanted, Input, Machine, Output, Session, Start};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::warn;
 
 use crate::clock;
 use crate::executor::{self, Event, Host, StopOrder};
@@ -95,13 +96,9 @@ impl Shell {
         self.outgoing.is_some()
     }
 
-    /// A session has opened: what runs is shown to the server, what has ended is reported again.
+    /// A session has opened.
     pub(super) fn open(&mut self, session: Session, outgoing: Outgoing) {
         self.outgoing = Some(outgoing);
-        let running = self.running.iter();
-        let started =
-            running.filter_map(|(id, launched)| Some((*id, launched.started_at?))).collect();
-        self.send_started(started);
         self.feed(Input::SessionOpened(session));
         if self.leaving != Leaving::Staying {
             self.leave(self.leaving);
@@ -125,7 +122,8 @@ impl Shell {
         for assignment in desired.start {
             let Some(id) = assignment.attempt.map(AttemptId::from) else { continue };
             let stop = assignment.stop.as_ref().map(|stop| Span(stop.grace_micros));
-            wanted.start.push(Start { attempt: id, stop });
+            let placed_at = Timestamp(assignment.placed_micros);
+            wanted.start.push(Start { attempt: id, placed_at, stop });
             if !self.running.contains_key(&id) && !self.reports.contains_key(&id) {
                 self.assignments.insert(id, assignment);
             }
@@ -138,6 +136,16 @@ impl Shell {
         self.feed(Input::Desired(wanted));
         let machine = &self.machine;
         self.assignments.retain(|id, _| machine.is_wanted(*id));
+        if desired.full {
+            self.show_running();
+        }
+    }
+
+    /// Shows a server that has said what it wants what runs already.
+    fn show_running(&self) {
+        let running = self.running.iter();
+        let started = running.filter_map(|(id, launched)| Some((*id, launched.started_at?)));
+        self.send_started(started.collect());
     }
 
     /// Takes in what happened to attempts.
@@ -195,13 +203,17 @@ impl Shell {
                     launched.stop.send_replace(Some(StopOrder::new(grace, reason)));
                 }
             }
-            Output::Skip(id) => {
+            Output::Skip { attempt: id, reason } => {
                 self.assignments.remove(&id);
-                self.reports.insert(id, executor::skipped(id));
+                self.reports.insert(id, executor::skipped(id, reason));
             }
             Output::Report(ids) => self.send_reports(&ids),
             Output::Heartbeat { sent } => self.heartbeat(sent),
             Output::Forget(ids) => self.forget(&ids),
+            Output::Reconnect => {
+                warn!("the server means other attempts than those that run here: they are ended");
+                self.outgoing = None;
+            }
             Output::WakeAt(at) => self.wake_at = Some(at),
         }
     }

@@ -1,10 +1,12 @@
 //! Real processes.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rota_wire::worker::*;
 use rota_worker::Shutdown;
+use rustix::process::{Resource, getrlimit};
 
 use super::fake::*;
 
@@ -72,6 +74,101 @@ async fn a_worker_runs_only_what_it_is_willing_to_run() {
     action_of(&mut disguised).env.push(elsewhere);
     session.start(vec![disguised]).await;
     assert_eq!(session.report(6).await.end, succeeded(), "the worker's own echo ran");
+    let mut loader = command(7, &["echo"]);
+    let library = EnvVar { name: "LD_PRELOAD".into(), value: "/tmp/x.so".into() };
+    action_of(&mut loader).env.push(library);
+    session.start(vec![loader]).await;
+    let message = "this worker runs only the programs on its list, and LD_PRELOAD could make them \
+                   run others";
+    assert_eq!(session.report(7).await.end, refused(message));
+}
+
+/// A script that starts another, which takes a moment to save its work when it is asked to end, and waits for it.
+fn saves_late(file: &Path) -> String {
+    let saves = format!("sleep 0.3; echo saved > {}; exit 0", file.display());
+    let inner = format!("trap '{saves}' TERM; echo ready; while :; do sleep 0.01; done");
+    format!("sh -c \"{inner}\" & wait")
+}
+
+#[tokio::test]
+async fn what_a_shell_started_has_the_whole_grace_too() {
+    let (mut server, worker, mut session) = pair(|_| {}).await;
+    let file = |name: &str| worker.dir.path().join(name);
+    let mut slow = shell(1, &saves_late(&file("timeout")));
+    slow.timeout_micros = Some(700_000);
+    action_of(&mut slow).grace_micros = 15_000_000;
+    let begun = Instant::now();
+    session.start(vec![slow, shell(2, &saves_late(&file("stop")))]).await;
+    let mut link = server.output().await;
+    let follow = ReadOutput { attempt: Some(id(2)), follow: true, ..ReadOutput::default() };
+    let kind = Some(output_request::Kind::Read(follow));
+    session.running(2).await;
+    link.requests.send(Ok(OutputRequest { id: 1, kind })).await.expect("open");
+    let ready = within(link.chunks.message()).await.expect("whole").expect("open");
+    assert_eq!(ready.data, b"ready\n");
+    session.stop(2, Duration::from_secs(15)).await;
+    assert_eq!(session.report(2).await.end, stopped());
+    assert_eq!(session.report(1).await.end, failed(failed::Kind::Timeout(true), ""));
+    assert!(begun.elapsed() < Duration::from_secs(15), "nobody waits when nothing is left");
+    for name in ["timeout", "stop"] {
+        assert_eq!(fs::read_to_string(file(name)).expect("saved"), "saved\n");
+    }
+}
+
+#[tokio::test]
+async fn what_a_shell_started_is_killed_when_the_grace_is_over() {
+    let (_server, worker, mut session) = pair(|_| {}).await;
+    let file = worker.dir.path().join("pid");
+    let script = format!(
+        "sh -c \"trap '' TERM; echo \\$\\$ > {}; while :; do sleep 0.01; done\" & wait",
+        file.display()
+    );
+    session.start(vec![shell(1, &script)]).await;
+    eventually("it runs", || fs::read_to_string(&file).is_ok_and(|pid| pid.ends_with('\n'))).await;
+    let pid = fs::read_to_string(&file).expect("written");
+    let grace = Duration::from_millis(300);
+    let begun = Instant::now();
+    session.stop(1, grace).await;
+    assert_eq!(session.report(1).await.end, stopped());
+    assert!(begun.elapsed() >= grace && !is_alive(&pid));
+}
+
+/// The only thread that starts programs is busy.
+#[test]
+fn a_program_that_is_to_stop_before_its_turn_comes_is_not_started() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    runtime.block_on(async {
+        let (_server, worker, mut session) = pair(|_| {}).await;
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || drop(wait.recv()));
+        let file = worker.dir.path().join("ran");
+        session.start(vec![command(1, &["touch", file.to_str().expect("text")])]).await;
+        session.stop(1, Duration::from_secs(5)).await;
+        session.start(vec![assignment(2, action::Kind::Noop(NoopAction {}))]).await;
+        assert_eq!(session.report(2).await.end, succeeded(), "so the stop was heard");
+        drop(go);
+        busy.await.expect("no panic");
+        let report = session.report(1).await;
+        assert_eq!((report.end, report.started_micros), (stopped(), None));
+        assert!(!file.exists());
+    });
+}
+
+#[tokio::test]
+async fn programs_may_open_as_many_files_as_before_and_the_worker_more() {
+    let before = getrlimit(Resource::Nofile);
+    rota_worker::raise_open_files();
+    let (_server, _worker, mut session) = pair(|_| {}).await;
+    let after = getrlimit(Resource::Nofile);
+    assert_eq!((after.current, after.maximum), (before.maximum, before.maximum));
+    let soft = before.current.map_or("unlimited".to_owned(), |most| most.to_string());
+    let script = "until [ \"$(ulimit -Sn)\" = \"$0\" ]; do sleep 0.01; done";
+    assert_eq!(session.run(1, &["sh", "-c", script, &soft]).await.end, succeeded());
 }
 
 #[tokio::test]
@@ -222,7 +319,7 @@ async fn what_a_program_leaves_behind_is_killed_when_it_ends() {
 async fn what_a_killed_worker_left_is_killed_by_the_next_one() {
     let mut server = Server::start().await;
     let dir = tempfile::tempdir().expect("a temporary directory");
-    fs::write(dir.path().join("identity"), "00112233445566aa").expect("writable");
+    fs::write(dir.path().join("worker-id"), "00112233445566aa").expect("writable");
     let mut orphan = std::process::Command::new("sleep")
         .arg("1000")
         .env("ROTA_MARK", "00112233445566aa.0000000000000001/1.0#1")
@@ -269,7 +366,7 @@ async fn memory_limits_are_enforced_or_the_report_says_why_not() {
 #[tokio::test]
 async fn an_attempt_that_asks_for_memory_gets_limits_where_the_system_has_them() {
     let (_server, worker, mut session) = pair(|_| {}).await;
-    let identity = fs::read_to_string(worker.dir.path().join("identity")).expect("written");
+    let identity = fs::read_to_string(worker.dir.path().join("worker-id")).expect("written");
     let files = format!("find /sys/fs/cgroup -path '*/rota-{identity}/1.*' -type f");
     let print = "while read -r file; do echo \"${file##*/}=$(cat \"$file\" 2>&-)\"; done";
     let mut task = shell(1, &format!("{files} | {print}"));

@@ -165,6 +165,11 @@ impl Session {
         drop(self.to_worker.send(Ok(ServerMessage { kind: Some(kind) })).await);
     }
 
+    /// Ends the session with an error.
+    pub(crate) async fn fail(&self, status: Status) {
+        drop(self.to_worker.send(Err(status)).await);
+    }
+
     pub(crate) async fn welcome(&self, lease: Duration, sole_server: bool) {
         let micros = u64::try_from(lease.as_micros()).expect("small");
         self.say(server_message::Kind::Welcome(Welcome {
@@ -273,7 +278,7 @@ pub(crate) fn id(job: u64) -> AttemptRef {
 
 pub(crate) fn assignment(job: u64, kind: action::Kind) -> Assignment {
     let action = Some(Action { kind: Some(kind) });
-    Assignment { attempt: Some(id(job)), action, ..Assignment::default() }
+    Assignment { attempt: Some(id(job)), action, placed_micros: 1, ..Assignment::default() }
 }
 
 pub(crate) fn command(job: u64, argv: &[&str]) -> Assignment {

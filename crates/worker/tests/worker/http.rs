@@ -41,13 +41,21 @@ async fn answer(stream: TcpStream, address: SocketAddr) -> Option<()> {
     let path = head.split(' ').nth(1)?;
     let ok =
         |text: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len());
-    let to =
-        |to: &str| format!("HTTP/1.1 302 Found\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n");
+    let moved = |status: &str, to: &str| {
+        format!("HTTP/1.1 {status}\r\nlocation: {to}\r\ncontent-length: 0\r\n\r\n")
+    };
+    let to = |to: &str| moved("302 Found", to);
     let text = match path {
         "/echo" => ok(&format!("{head}{}", String::from_utf8_lossy(&body))),
         "/missing" => "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\ngone".to_owned(),
         "/hop" => to("/echo"),
         "/loop" => to("/loop"),
+        "/hop301" => moved("301 Moved Permanently", "/echo"),
+        "/hop303" => moved("303 See Other", "/echo"),
+        "/hop307" => moved("307 Temporary Redirect", "/echo"),
+        "/inward307" => {
+            moved("307 Temporary Redirect", &format!("http://localhost:{}/echo", address.port()))
+        }
         "/inward" => to(&format!("http://localhost:{}/echo", address.port())),
         "/metadata" => to("http://169.254.169.254/latest"),
         "/file" => to("file:///etc/passwd"),
@@ -134,6 +142,66 @@ async fn redirects_are_followed_as_far_as_they_are_allowed() {
     let file =
         "redirected to file:///etc/passwd: the scheme file is not allowed: use http or https";
     assert_eq!(go(4, "/file").await, http(Some(302), file));
+}
+
+#[tokio::test]
+async fn a_redirect_changes_the_method_only_where_the_standard_says_so() {
+    let address = target().await;
+    let (_server, _worker, mut session) = pair(|config| allow(config, address)).await;
+    let cases = [
+        ("post", "/hop301", "get"),
+        ("post", "/hop", "get"),
+        ("put", "/hop301", "put"),
+        ("delete", "/hop", "delete"),
+        ("patch", "/hop303", "get"),
+        ("head", "/hop303", "head"),
+        ("post", "/hop307", "post"),
+    ];
+    for (job, (method, path, becomes)) in (1..).zip(cases) {
+        let request = HttpAction {
+            method: method.into(),
+            headers: vec![Header { name: "Content-Type".into(), value: "text/plain".into() }],
+            body: b"content".to_vec(),
+            ..get(format!("http://{address}{path}"))
+        };
+        let report = send(&mut session, job, request).await;
+        assert_eq!(report.end, succeeded(), "{method} {path}");
+        if becomes == "head" {
+            continue; // the answer to it is never read
+        }
+        let text = stdout(&report);
+        assert!(text.starts_with(&format!("{becomes} /echo ")), "{method} {path}: {text}");
+        let keeps = becomes != "get";
+        assert_eq!(text.contains("content-type: text/plain"), keeps, "{method} {path}");
+        assert_eq!(text.ends_with("\r\n\r\ncontent"), keeps, "{method} {path}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_host_takes_nothing_secret_along() {
+    let address = target().await;
+    let allowed = |config: &mut WorkerConfig| {
+        allow(config, address);
+        config.http.hosts = vec!["localhost".into()];
+    };
+    let (_server, _worker, mut session) = pair(allowed).await;
+    let header = |name: &str| Header { name: name.into(), value: "s3cr3t".into() };
+    let request = |path: &str| HttpAction {
+        headers: vec![header("X-Api-Key"), header("Authorization"), header("Accept")],
+        ..get(format!("http://{address}{path}"))
+    };
+    let text = stdout(&send(&mut session, 1, request("/hop")).await);
+    assert_eq!(text.matches("s3cr3t").count(), 3, "the same host: {text}");
+    let text = stdout(&send(&mut session, 2, request("/inward")).await);
+    assert!(text.contains("accept: s3cr3t") && text.contains("rota-attempt: 2.3#2"), "{text}");
+    assert_eq!(text.matches("s3cr3t").count(), 1, "another host: {text}");
+    let body = HttpAction { method: "post".into(), body: b"x".to_vec(), ..request("/inward307") };
+    let report = send(&mut session, 3, body).await;
+    let message = format!(
+        "redirected to another host with a body: write http://localhost:{}/echo into the task if it is meant",
+        address.port()
+    );
+    assert_eq!(report.end, http(Some(307), &message));
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Sessions: reconnects, re-adoption, settling, stale attempts, leases, going away.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,7 @@ use rota_wire::worker::{
     action, failed, report, server_message,
 };
 use rota_worker::{Shutdown, WorkerError};
+use tonic::Status;
 
 use super::fake::{
     Server, Session, TestWorker, assignment, command, eventually, failed as failed_end, id, pair,
@@ -68,9 +71,10 @@ async fn reports_are_repeated_in_every_session_until_they_are_settled() {
     session.settle(1).await;
     drop(session);
     let mut session = server.welcomed().await;
-    assert_eq!(reported(&mut session).await, [2]);
     session.desire(full(vec![noop(2)])).await;
-    assert_eq!(reported(&mut session).await, [2], "it is not run again");
+    let report = session.report(2).await;
+    session.desire(full(vec![noop(2)])).await;
+    assert_eq!(session.report(2).await, report, "it is not run again");
     session.settle(2).await;
     drop(session);
     let mut session = server.welcomed().await;
@@ -101,6 +105,57 @@ async fn a_restarted_server_finds_its_attempts_running_and_gets_their_reports() 
     let report = session.report(2).await;
     let detail = report.detail.expect("there");
     assert_eq!(detail.stdout_tail.split(|byte| *byte == b'\n').count(), 2, "it ran once");
+}
+
+#[tokio::test]
+async fn a_server_with_another_log_gets_its_own_attempts_and_nobody_elses_results() {
+    let (mut server, worker, mut session) = pair(|_| {}).await;
+    let pids = worker.dir.path().join("pids");
+    let script = |job| shell(job, &format!("echo $$ >> {}; sleep 1000", pids.display()));
+    let lines = || fs::read_to_string(&pids).unwrap_or_default().lines().count();
+    session.start(vec![script(1), noop(2), noop(3)]).await;
+    session.running(1).await;
+    assert_eq!(session.report(2).await.end, succeeded());
+    assert_eq!(session.report(3).await.end, succeeded());
+    session.settle(3).await;
+    eventually("it runs", || lines() == 1).await;
+    let old = fs::read_to_string(&pids).expect("written");
+    drop(session);
+    let again = |job| Assignment { placed_micros: 2, ..script(job) };
+    let set = || full(vec![again(1), again(2), again(3)]);
+    let mut session = loop {
+        let mut session = server.welcomed().await;
+        session.desire(set()).await;
+        // It is closed as long as something of the other log is left.
+        if let Some(first) = within(session.reports.recv()).await {
+            session.started.extend(first.started.iter().filter_map(|note| note.attempt));
+            break session;
+        }
+    };
+    eventually("all three run", || lines() == 4).await;
+    assert!(!super::fake::is_alive(&old), "it was of the other log");
+    session.stop(3, Duration::ZERO).await;
+    assert_eq!(session.report(3).await.end, stopped());
+    assert!(session.reports.try_recv().is_err(), "nothing else is over");
+}
+
+#[tokio::test]
+async fn an_older_copy_of_the_log_learns_that_an_attempt_is_over_here() {
+    let (mut server, _worker, mut session) = pair(|_| {}).await;
+    session.start(vec![noop(1), noop(2)]).await;
+    assert_eq!(reported(&mut session).await, [1, 2]);
+    session.settle(1).await;
+    session.settle(2).await;
+    drop(session);
+    let mut session = server.welcomed().await;
+    session.desire(full(vec![noop(1), noop(2)])).await;
+    for job in [1, 2] {
+        let message = "it was over before, but the server's record is older";
+        assert_eq!(session.report(job).await.end, lost(message));
+        session.settle(job).await;
+        session.stop(job, Duration::ZERO).await;
+        assert_eq!(session.report(job).await.end, stopped(), "a cancel ends, too");
+    }
 }
 
 #[tokio::test]
@@ -205,6 +260,79 @@ async fn a_draining_worker_finishes_what_runs_says_so_and_goes() {
     while leaving(within(session.heartbeats.recv()).await) != Leaving::Gone {}
     within(worker.ended).await.expect("no panic").expect("a clean end");
     assert_eq!(session.reports.try_recv().ok(), None, "what came too late was not run");
+}
+
+#[tokio::test]
+async fn a_draining_worker_waits_for_a_session_to_hand_in_its_last_results() {
+    let (mut server, worker, mut session) = pair(|_| {}).await;
+    let (go, ran) = (worker.dir.path().join("go"), worker.dir.path().join("ran"));
+    let script =
+        format!("until [ -e {} ]; do sleep 0.01; done; echo > {}", go.display(), ran.display());
+    session.start(vec![shell(1, &script)]).await;
+    session.running(1).await;
+    drop(session);
+    let address = server.stop().await;
+    worker.shutdown.send_replace(Shutdown::Drain);
+    fs::write(&go, "").expect("writable");
+    eventually("it is over", || ran.exists()).await;
+    server = Server::start_at(address).await;
+    let mut session = server.welcomed().await;
+    session.desire(full(vec![shell(1, &script)])).await;
+    assert_eq!(session.report(1).await.end, succeeded());
+    session.settle(1).await;
+    within(worker.ended).await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn a_draining_worker_without_a_server_goes_all_the_same() {
+    let (server, worker, mut session) = pair(|_| {}).await;
+    session.start(vec![noop(1)]).await;
+    assert_eq!(session.report(1).await.end, succeeded());
+    drop(session);
+    server.stop().await;
+    worker.shutdown.send_replace(Shutdown::Drain);
+    within(worker.ended).await.expect("no panic").expect("a clean end");
+}
+
+#[tokio::test]
+async fn a_server_that_can_never_take_this_worker_ends_it() {
+    for (status, expected) in [
+        (
+            Status::invalid_argument("the name is too long"),
+            "the name is too long; change the worker's options and start it again",
+        ),
+        (
+            Status::unimplemented("no such method"),
+            "no such method; check the address: what listens there is no server of rota that knows workers",
+        ),
+    ] {
+        let mut server = Server::start().await;
+        let worker = TestWorker::start(&server, |_| {});
+        server.session().await.fail(status).await;
+        let error = within(worker.ended).await.expect("no panic").expect_err("refused");
+        assert_eq!(error.to_string(), format!("the server refused this worker: {expected}"));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_does_not_start_with_an_address_that_can_not_work() {
+    let server = Server::start().await;
+    let worker = TestWorker::start(&server, |config| config.servers[0] = "https://a:1".into());
+    let error = within(worker.ended).await.expect("no panic").expect_err("no address");
+    assert!(matches!(error, WorkerError::Address { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_else_can_look_into_the_directory_that_a_worker_makes() {
+    let mut server = Server::start().await;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let data = dir.path().join("new/data");
+    let made = data.clone();
+    let _worker = TestWorker::start(&server, |config| config.data_dir = made);
+    let _session = server.welcomed().await;
+    let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+    assert_eq!([data.parent().expect("below"), &data].map(mode), [0o700; 2]);
+    assert_eq!(["worker-id", "worker.lock"].map(|name| mode(&data.join(name))), [0o600; 2]);
 }
 
 #[tokio::test]
