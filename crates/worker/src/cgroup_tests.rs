@@ -204,7 +204,7 @@ fn a_worker_moves_out_of_a_delegated_cgroup_unless_others_are_there() {
     let cgroup = AttemptCgroup { dirs: vec![dir.clone()] };
     let mut inside = Idle::start();
     cgroup.add(inside.0.id()).expect("movable");
-    cgroup.kill();
+    cgroup.killer()();
     assert!(inside.is_killed());
     drop(cgroup);
     assert!(!dir.exists());

@@ -70,13 +70,17 @@ impl Home {
     }
 }
 
-/// What marks the processes of every worker that ever used this directory. Not to be confused with the certificate beside it.
+/// What marks the processes of every worker that ever used this directory.
 fn identity(dir: &Path) -> io::Result<String> {
     let file = dir.join("worker-id");
-    let known = fs::read_to_string(&file).unwrap_or_default();
-    let known = known.trim();
-    if known.len() == 16 && known.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(known.to_owned());
+    if let Some(known) = known(&file) {
+        return Ok(known);
+    }
+    // Where earlier versions kept it. If a server has the same directory, that is the name of a file of its own.
+    let former = dir.join("identity");
+    if let Some(known) = known(&former) {
+        fs::rename(former, file)?;
+        return Ok(known);
     }
     let new = format!("{:016x}", clock::random());
     // Put in place whole: with half an identity what an earlier worker left would not be found any more.
@@ -87,6 +91,14 @@ fn identity(dir: &Path) -> io::Result<String> {
     draft.sync_all()?;
     fs::rename(beside, file)?;
     Ok(new)
+}
+
+/// The identity in a file, if it holds one.
+fn known(file: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let text = text.trim();
+    let whole = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    whole.then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -103,5 +115,20 @@ mod tests {
         fs::write(dir.path().join("worker-id"), &first[..7]).expect("writable");
         let second = identity(dir.path()).expect("writable");
         assert_eq!((second.len(), second == first), (16, false));
+    }
+
+    #[test]
+    fn an_identity_of_an_earlier_version_is_taken_over_and_a_servers_file_is_let_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let former = dir.path().join("identity");
+        let known = "0123456789abcdef";
+        fs::write(&former, known).expect("writable");
+        assert_eq!(identity(dir.path()).expect("writable"), known);
+        assert!(!former.exists());
+        fs::remove_file(dir.path().join("worker-id")).expect("there");
+        fs::write(&former, "of a server").expect("writable");
+        let other = identity(dir.path()).expect("writable");
+        assert_eq!((other.len(), other == known), (16, false));
+        assert_eq!(fs::read(&former).expect("there"), b"of a server");
     }
 }

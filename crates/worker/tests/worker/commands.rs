@@ -145,14 +145,14 @@ fn a_program_that_is_to_stop_before_its_turn_comes_is_not_started() {
     runtime.block_on(async {
         let (_server, worker, mut session) = pair(|_| {}).await;
         let (go, wait) = std::sync::mpsc::channel::<()>();
-        let busy = tokio::task::spawn_blocking(move || drop(wait.recv()));
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
         let file = worker.dir.path().join("ran");
         session.start(vec![command(1, &["touch", file.to_str().expect("text")])]).await;
         session.stop(1, Duration::from_secs(5)).await;
         session.start(vec![assignment(2, action::Kind::Noop(NoopAction {}))]).await;
         assert_eq!(session.report(2).await.end, succeeded(), "so the stop was heard");
-        drop(go);
-        busy.await.expect("no panic");
+        go.send(()).expect("it waits");
+        busy.await.expect("no panic").expect("told to go on");
         let report = session.report(1).await;
         assert_eq!((report.end, report.started_micros), (stopped(), None));
         assert!(!file.exists());
