@@ -27,6 +27,6 @@ pub fn raise_open_files() {
 pub(crate) fn give_back(child: u32) {
     if let (Some(before), Some(child)) = (BEFORE.get(), Pid::from_raw(child.cast_signed())) {
         // A program that runs as somebody else keeps the higher one.
-        let _ = prlimit(Some(child), Resource::Nofile, before.clone());
+        let _ = prlimit(Some(child), Resource::Nofile, *before);
     }
 }
