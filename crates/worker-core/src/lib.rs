@@ -35,10 +35,9 @@ extern crate std;
 
 mod forgotten;
 mod machine;
+mod messages;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{
-    Desired, FENCE_MARGIN_DIVISOR, FORGOTTEN_MAX, Input, Machine, Output, Session, Start,
-    StopReason,
-};
+pub use machine::{FENCE_MARGIN_DIVISOR, FORGOTTEN_MAX, Machine};
+pub use messages::{Desired, Input, Output, Session, Start, StopReason};
