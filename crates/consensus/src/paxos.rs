@@ -124,6 +124,8 @@ pub struct PaxosLog {
     rounds: BTreeMap<u64, Round>,
     reads: Reads,
     confirmed_tick: u64,
+    /// When the last round began that a majority answered.
+    majority_tick: u64,
     /// Up to where others have accepted, and up to where the library knows.
     accepted: BTreeMap<ServerId, (u64, u64)>,
     queue: Vec<EntryBytes>,
@@ -183,6 +185,7 @@ impl PaxosLog {
             rounds: BTreeMap::new(),
             reads: Reads::default(),
             confirmed_tick: 0,
+            majority_tick: 0,
             accepted: BTreeMap::new(),
             queue: Vec::new(),
             in_flight: VecDeque::new(),
@@ -222,9 +225,9 @@ impl PaxosLog {
         self.ledger.open().memory.promise.unwrap_or_default()
     }
 
-    /// Whether this server leads, and has handed out everything that its predecessors decided.
+    /// Whether this server leads, is heard by a majority, and has handed out everything that its predecessors decided.
     fn leads(&self) -> bool {
-        self.standing.is_some_and(|(_, start)| self.handed >= start)
+        self.standing.is_some_and(|(_, start)| self.handed >= start) && self.has_majority()
     }
 
     fn majority(&self) -> usize {

@@ -24,6 +24,8 @@ pub(super) struct Round {
     began: u64,
     /// What was decided then.
     decided: u64,
+    /// Whether it asks for leases.
+    lease: bool,
     confirmed: BTreeSet<ServerId>,
     leases: BTreeSet<ServerId>,
 }
@@ -46,6 +48,11 @@ impl PaxosLog {
     /// Whether a leader holds a promise of this server not to be replaced.
     fn is_granted(&self) -> bool {
         self.granted.is_some_and(|(_, until)| self.ticks < until)
+    }
+
+    /// Whether a majority was heard lately, or there was no time for that yet.
+    pub(super) fn has_majority(&self) -> bool {
+        self.ticks - self.majority_tick <= 2 * u64::from(self.config.lease_ticks)
     }
 
     /// After a start, what was granted before is not known: for as long as it may last, nobody but the last leader is followed.
@@ -116,12 +123,15 @@ impl PaxosLog {
         let round = Round {
             began: self.ticks,
             decided,
+            lease: self.has_majority(),
             confirmed: BTreeSet::from([self.config.id]),
             leases: BTreeSet::from([self.config.id]),
         };
         self.rounds.insert(number, round);
+        // Without a majority it must not keep others from finding another leader.
+        let lease = self.has_majority();
         for peer in self.peers() {
-            self.tell(peer, Stream::Pulse, &Told::Round { ballot, number, last, decided });
+            self.tell(peer, Stream::Pulse, &Told::Round { ballot, number, last, decided, lease });
         }
     }
 
@@ -156,8 +166,8 @@ impl PaxosLog {
             Told::Library { message, tag, from_ballot } => {
                 self.hear_library(from, message, tag, from_ballot);
             }
-            Told::Round { ballot, number, last, decided } => {
-                self.answer_round(from, ballot, number);
+            Told::Round { ballot, number, last, decided, lease } => {
+                self.answer_round(from, ballot, number, lease);
                 self.keep_up(from, ballot, (last, decided));
             }
             Told::Confirmed { ballot, number, accepted } => {
@@ -173,7 +183,7 @@ impl PaxosLog {
         }
     }
 
-    fn answer_round(&mut self, from: ServerId, ballot: Ballot, number: u64) {
+    fn answer_round(&mut self, from: ServerId, ballot: Ballot, number: u64, lease: bool) {
         let promise = self.promise();
         if promise > ballot {
             self.deny(from, promise);
@@ -186,7 +196,7 @@ impl PaxosLog {
         };
         if promise == ballot && is_durable {
             let follows = follows && self.is_accepting();
-            if follows {
+            if follows && lease {
                 self.granted = Some((from, self.ticks + u64::from(self.config.lease_ticks)));
             }
             let accepted = follows.then_some(accepted);
@@ -230,7 +240,7 @@ impl PaxosLog {
         let majority = self.majority();
         let Some(round) = self.rounds.get_mut(&number) else { return };
         round.confirmed.insert(from);
-        if lease {
+        if lease && round.lease {
             round.leases.insert(from);
         }
         if round.leases.len() >= majority {
@@ -239,6 +249,7 @@ impl PaxosLog {
         if round.confirmed.len() < majority {
             return;
         }
+        self.majority_tick = self.majority_tick.max(round.began);
         // What confirms this round confirms those before it.
         let earlier: Vec<u64> = self.rounds.range(..=number).map(|(number, _)| *number).collect();
         for earlier in earlier {

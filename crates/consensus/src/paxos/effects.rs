@@ -26,8 +26,14 @@ impl PaxosLog {
     fn note_standing(&mut self) {
         let leading = self.leading();
         if leading == self.standing.map(|(ballot, _)| ballot) {
+            if !self.has_majority() {
+                // Whoever waits is refused, and is not to be answered later.
+                self.reads.clear();
+                self.queue.clear();
+            }
             return;
         }
+        self.majority_tick = self.ticks;
         self.standing = leading.map(|ballot| (ballot, self.ledger.open().last()));
         self.handing_over = None;
         self.rounds.clear();

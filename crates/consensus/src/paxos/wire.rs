@@ -43,9 +43,10 @@ pub(super) struct Stamp {
 pub(super) enum Told {
     /// The library's. A promise has a number, which the answer repeats; a prepare names the ballot that was handed over, if one was.
     Library { message: Message<Item>, tag: u64, from_ballot: Ballot },
-    /// Does this ballot still lead? Its log ends at `last`, and is decided up to `decided`.
-    Round { ballot: Ballot, number: u64, last: u64, decided: u64 },
-    /// It does, as far as this server knows. If it follows, up to where it has accepted: no other will lead for a while then.
+    /// Does this ballot still lead? Its log ends at `last`, and is decided up to `decided`. Whoever it asks for a lease lets nobody else
+    /// lead for a while.
+    Round { ballot: Ballot, number: u64, last: u64, decided: u64, lease: bool },
+    /// It does, as far as this server knows. If it follows, up to where it has accepted; and a lease, if it was asked for one.
     Confirmed { ballot: Ballot, number: u64, accepted: Option<u64> },
     /// The entries that are needed are gone: here is a snapshot. `ballot` leads and began at `start`, if the sender leads.
     Offer { ballot: Ballot, start: u64, snapshot: SnapshotMeta },
@@ -83,12 +84,13 @@ pub(super) fn encode(stamp: Stamp, told: &Told) -> Option<Vec<u8>> {
         Told::Library { message, tag, from_ballot } => {
             put_library(&mut bytes, message, *tag, *from_ballot)?;
         }
-        Told::Round { ballot, number, last, decided } => {
+        Told::Round { ballot, number, last, decided, lease } => {
             bytes.push(20);
             put_ballot(&mut bytes, *ballot);
             for number in [number, last, decided] {
                 bytes.number(*number);
             }
+            bytes.push(u8::from(*lease));
         }
         Told::Confirmed { ballot, number, accepted } => {
             bytes.push(21);
@@ -222,6 +224,7 @@ pub(super) fn decode(from: ServerId, to: ServerId, bytes: &[u8]) -> Option<(Stam
             number: cursor.number()?,
             last: cursor.number()?,
             decided: cursor.number()?,
+            lease: cursor.byte()? == 1,
         },
         21 => {
             let (ballot, number) = (ballot(&mut cursor)?, cursor.number()?);

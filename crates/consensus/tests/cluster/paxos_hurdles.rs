@@ -128,6 +128,30 @@ fn a_server_that_is_far_behind_begins_anew_from_a_snapshot() {
 }
 
 #[test]
+fn a_restarted_server_promises_nobody_else_while_a_lease_may_hold() {
+    let mut bench = PaxosBench::new(3);
+    let leader = bench.elect();
+    bench.pass(10);
+    let (voter, candidate) = others(leader);
+    bench.isolate(leader);
+    bench.tick(candidate, 10);
+    let disk = bench.seat(voter).disk.clone();
+    bench.start(voter, disk);
+    let term = bench.log(voter).status().term;
+    for _ in 0..100 {
+        bench.tick(candidate, 1);
+        bench.settle();
+        assert_eq!(bench.log(voter).status().term, term);
+    }
+    for _ in 0..100 {
+        bench.tick(candidate, 1);
+        bench.tick(voter, 1);
+        bench.settle();
+    }
+    assert!(bench.log(voter).status().term > term, "the lease is over");
+}
+
+#[test]
 fn leadership_is_handed_over_within_a_few_ticks() {
     let mut bench = PaxosBench::new(3);
     let leader = bench.elect();

@@ -1,7 +1,7 @@
 //! Clusters of Raft logs under simulated faults.
 
 use crate::common::Raft;
-use rota_ports::contract::{Faults, Options, Report, Weather, run};
+use rota_ports::contract::{Faults, Options, Report, Shape, Weather, run};
 
 fn run_all(seeds: std::ops::Range<u64>, options: impl Fn(u64) -> Options) -> Report {
     let mut sum = Report::default();
@@ -41,5 +41,24 @@ fn a_healthy_cluster_elects_once_and_serves() {
         let report = run_all(seed..seed + 1, quiet);
         assert_eq!(report.elections, 1, "seed {seed}");
         assert!(report.recovery_micros < 100_000, "{report:?}");
+    }
+}
+
+/// Also if the old leader, which does not, can still be heard.
+#[test]
+fn whoever_reaches_a_majority_gets_to_lead() {
+    for shape in [Shape::Alone, Shape::Halves, Shape::Bridge, Shape::Chain, Shape::Star] {
+        let cut = |seed| Options {
+            servers: 5,
+            faults_micros: 4_000_000,
+            faults: Faults::default(),
+            weather: Weather { in_order: true, ..Weather::default() },
+            partition: Some(shape),
+            ..Options::of(seed)
+        };
+        for seed in 0..20 {
+            let report = run::<Raft>(cut(seed)).unwrap_or_else(|error| panic!("{error}"));
+            assert!(report.gap_micros < 1_500_000, "{shape:?}, seed {seed}: {report:?}");
+        }
     }
 }

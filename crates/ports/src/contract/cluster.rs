@@ -7,7 +7,7 @@ use rota_types::{LogIndex, ServerId};
 use super::chance::{Chance, fold, mix};
 use super::disk::{Disk, Image, Machine};
 use super::faults::Faults;
-use super::net::{Net, Weather};
+use super::net::{Net, Shape, Weather};
 use super::oracle::Oracle;
 use crate::{
     Effects, EntryBytes, Frame, FrameSeq, MessageBytes, ReadId, ReplicatedLog, SnapshotMeta, Stored,
@@ -15,6 +15,9 @@ use crate::{
 
 /// How long a tick is, in microseconds.
 pub(super) const TICK: u64 = 15_000;
+
+/// When a cluster has had the time to elect its first leader, in microseconds.
+pub(super) const SETTLED: u64 = 500_000;
 
 /// How a log is made.
 pub trait Protocol {
@@ -46,6 +49,8 @@ pub struct Options {
     pub faults: Faults,
     /// What the network does.
     pub weather: Weather,
+    /// A partition that lasts from half a second on until the faults end.
+    pub partition: Option<Shape>,
 }
 
 /// What happened in a run.
@@ -75,6 +80,8 @@ pub struct Report {
     pub messages: u64,
     /// From the end of the faults to the next acknowledged write, in simulated microseconds.
     pub recovery_micros: u64,
+    /// The longest time without an acknowledged write, after half a second and while faults went on, in simulated microseconds.
+    pub gap_micros: u64,
     /// Depends on everything that happened, in order.
     pub trace: u64,
 }
@@ -120,6 +127,7 @@ pub(super) enum Event {
     Started(ServerId),
     Client,
     Fault,
+    Partition(Shape),
 }
 
 pub(super) struct Server<L> {
@@ -165,6 +173,8 @@ pub(super) struct Cluster<P: Protocol> {
     pub(super) report: Report,
     pub(super) proposals: u64,
     pub(super) healed: Option<u64>,
+    /// When a write was acknowledged last.
+    pub(super) last_acknowledged: u64,
 }
 
 impl<P: Protocol> Cluster<P> {
@@ -181,6 +191,7 @@ impl<P: Protocol> Cluster<P> {
             report: Report::default(),
             proposals: 0,
             healed: None,
+            last_acknowledged: SETTLED,
         };
         let founders: Vec<ServerId> = (1..=options.servers).map(ServerId).collect();
         for founder in &founders {
@@ -194,6 +205,9 @@ impl<P: Protocol> Cluster<P> {
         }
         cluster.plan(1_000, Event::Client);
         cluster.plan(300_000, Event::Fault);
+        if let Some(shape) = options.partition {
+            cluster.plan(SETTLED, Event::Partition(shape));
+        }
         cluster
     }
 
@@ -221,6 +235,7 @@ impl<P: Protocol> Cluster<P> {
             Event::Started(id) => self.start(id)?,
             Event::Client => self.client()?,
             Event::Fault => self.fault()?,
+            Event::Partition(shape) => self.cut(shape),
         }
         Ok(true)
     }

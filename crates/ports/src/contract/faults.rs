@@ -49,7 +49,15 @@ impl Options {
         let weather = Weather { lost, repeated, late, in_order: chance.permille(500) };
         let servers = if chance.permille(300) { 5 } else { 3 };
         let faults_micros = chance.between(1_000_000, 3_000_000);
-        Self { seed, servers, faults_micros, heal_micros: 8_000_000, faults, weather }
+        Self {
+            seed,
+            servers,
+            faults_micros,
+            heal_micros: 8_000_000,
+            faults,
+            weather,
+            partition: None,
+        }
     }
 }
 
@@ -87,6 +95,7 @@ impl<P: Protocol> Cluster<P> {
     }
 
     fn heal(&mut self) {
+        self.note_acknowledged();
         self.healed = Some(self.now);
         self.net.weather = Weather { in_order: true, ..Weather::default() };
         self.mend();
@@ -196,12 +205,18 @@ impl<P: Protocol> Cluster<P> {
     }
 
     fn partition(&mut self) {
+        if let Some(shape) = self.chance.pick(&Shape::ALL) {
+            self.cut(shape);
+        }
+    }
+
+    /// Partitions the servers in an order of chance.
+    pub(super) fn cut(&mut self, shape: Shape) {
         let mut ids: Vec<ServerId> = self.places.keys().copied().collect();
         for at in (1..ids.len()).rev() {
             let other = usize::try_from(self.chance.below(at as u64 + 1)).unwrap_or(0);
             ids.swap(at, other);
         }
-        let Some(shape) = self.chance.pick(&Shape::ALL) else { return };
         self.mend();
         self.net.cut(shape, &ids);
         self.report.partitions += 1;

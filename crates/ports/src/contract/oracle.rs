@@ -16,6 +16,8 @@ pub(super) struct Oracle {
     pub(super) seen: u64,
     /// Which server led each term.
     leaders: BTreeMap<u64, ServerId>,
+    /// The last entry that was acknowledged in each term.
+    last_of_term: BTreeMap<u64, u64>,
 }
 
 impl Oracle {
@@ -54,6 +56,21 @@ impl Oracle {
         }
         self.seen = self.seen.max(machine.index);
         Ok(())
+    }
+
+    /// Notes that somebody was told of a write.
+    pub(super) fn acknowledged(&mut self, term: u64, index: u64) {
+        self.seen = self.seen.max(index);
+        self.last_of_term.insert(term, index);
+    }
+
+    /// A leader that begins has what was acknowledged in earlier terms.
+    pub(super) fn begins(&mut self, term: u64, machine: Machine) -> Result<(), String> {
+        let before = self.last_of_term.range(..term).map(|(_, index)| *index).max().unwrap_or(0);
+        if machine.index >= before {
+            return Ok(());
+        }
+        Err(format!("it leads term {term} from entry {} on, without entry {before}", machine.index))
     }
 
     /// One leader per term.

@@ -33,7 +33,10 @@ impl<P: Protocol> Cluster<P> {
     /// Acknowledged means durable on a majority.
     fn acknowledge(&mut self, id: ServerId, index: LogIndex, entry: &[u8]) -> Result<(), String> {
         self.report.acknowledged += 1;
-        self.oracle.seen = self.oracle.seen.max(index.0);
+        self.note_acknowledged();
+        let Some(server) = self.server(id) else { return Ok(()) };
+        let term = server.log.status().term;
+        self.oracle.acknowledged(term, index.0);
         if let Some(healed) = self.healed.filter(|_| self.report.recovery_micros == 0) {
             self.report.recovery_micros = (self.now - healed).max(1);
         }
@@ -51,6 +54,15 @@ impl<P: Protocol> Cluster<P> {
             return Ok(());
         }
         Err(format!("entry {index} was acknowledged with {count} copies among {voters:?}"))
+    }
+
+    /// Follows how long nothing was acknowledged.
+    pub(super) fn note_acknowledged(&mut self) {
+        if self.healed.is_none() {
+            let gap = self.now.saturating_sub(self.last_acknowledged);
+            self.report.gap_micros = self.report.gap_micros.max(gap);
+            self.last_acknowledged = self.last_acknowledged.max(self.now);
+        }
     }
 
     /// Answers reads whose index the state has reached.
@@ -84,7 +96,14 @@ impl<P: Protocol> Cluster<P> {
             server.standing = standing;
             server.waiting.clear();
             server.reads.clear();
+            let begins = status.leads.then_some(server.machine);
+            if let Some(machine) = begins {
+                self.oracle
+                    .begins(status.term, machine)
+                    .map_err(|error| format!("{id}: {error}"))?;
+            }
         }
+        let Some(server) = self.server(id) else { return Ok(()) };
         if status.committed.0 > server.machine.index {
             return Err(format!("server {id}: the status is ahead of what was handed out"));
         }
