@@ -15,7 +15,7 @@
 //! | `GET /v1/jobs/{id}/tasks` | [`TaskQuery`] → [`Page`] of [`Task`] |
 //! | `GET /v1/tasks/{id}` | → [`Task`] with its attempts; `{id}` is `17.3` |
 //! | `GET /v1/tasks/{id}/explain` | → [`Explain`] |
-//! | `GET /v1/tasks/{id}/logs` | [`LogQuery`] → `text/plain`; `X-Log-Offset` is the offset of the first byte, `X-Log-Skipped` what the output limit dropped before it |
+//! | `GET /v1/tasks/{id}/logs` | [`LogQuery`] → `text/plain`; `X-Log-Offset` is the offset of the first byte, `X-Log-Skipped` what the output limit dropped before it; [frames](LOG_FRAMES) if they are asked for |
 //! | `GET /v1/nodes`, `GET /v1/nodes/{name}` | [`PageQuery`] → [`Page`] of [`Node`]; [`Node`] |
 //! | `POST /v1/nodes/{name}/drain`, `…/undrain` | → [`Node`] |
 //! | `DELETE /v1/nodes/{name}` | → 204 |
@@ -42,6 +42,7 @@ mod decode;
 mod error_code;
 pub mod exit;
 mod job_file;
+mod log_frames;
 mod output;
 mod parse;
 mod problem;
@@ -66,6 +67,7 @@ pub use job_file::{
     CommandLine, DEFAULT_QUEUE, HttpRequest, JobBatch, JobFile, JobHeader, Mistake, Retry,
     SubmitRequest, TaskGroup,
 };
+pub use log_frames::{FrameReader, LOG_FRAMES, NotFrames, dropped_mark, frame_head};
 pub use output::{
     Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Counts, Failure, FailureKind,
     Group, Job, Page, RetryRequest, SubmitReply, Submitted, Task, Validated,

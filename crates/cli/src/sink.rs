@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use rota_api::Stream;
+use rota_api::{Stream, dropped_mark};
+use rota_client::LogPart;
 
 use crate::output::written;
 use crate::trouble::Result;
@@ -45,6 +46,17 @@ impl Sink {
         written(result)
     }
 
+    /// Writes what the task wrote, and how much of it is missing before that.
+    pub(crate) fn write_part(&mut self, part: &LogPart) -> Result<()> {
+        if part.skipped > 0 {
+            if !self.at_line_start {
+                self.write(b"\n")?;
+            }
+            self.write(dropped_mark(part.skipped).as_bytes())?;
+        }
+        self.write(&part.data)
+    }
+
     /// Ends the last line if the task did not: the next one is another task's.
     pub(crate) fn finish(&mut self) -> Result<()> {
         if self.at_line_start || self.prefix.is_empty() { Ok(()) } else { self.write(b"\n") }
@@ -52,6 +64,9 @@ impl Sink {
 
     fn filter(&mut self, bytes: &[u8]) -> Vec<u8> {
         if !self.safe && self.prefix.is_empty() {
+            if let Some(last) = bytes.last() {
+                self.at_line_start = *last == b'\n';
+            }
             return bytes.to_vec();
         }
         let mut text = Vec::with_capacity(bytes.len());

@@ -15,5 +15,5 @@ mod transport;
 pub use access::{Access, join_server, join_worker, renew_worker};
 pub use error::{Error, Result};
 pub use events::{Events, Message, SseParser};
-pub use logs::Logs;
+pub use logs::{LogPart, Logs};
 pub use transport::{Client, ClientConfig, fresh_key};

@@ -166,7 +166,8 @@ async fn the_end_of_an_output_can_be_read_when_its_node_is_gone() {
     assert_eq!(tail.headers()["x-log-offset"], "96");
     assert_eq!(tail.text().await.unwrap(), "end\n");
     let joined = world.request(Method::GET, "/v1/jobs/1/logs").send().await.unwrap();
-    assert_eq!(joined.text().await.unwrap(), "1.0 the end\n");
+    let mark = "[… 92 bytes were dropped by the output limit …]";
+    assert_eq!(joined.text().await.unwrap(), format!("1.0 {mark}\n1.0 the end\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -246,6 +247,109 @@ async fn following_a_job_mixes_whole_lines_of_its_tasks() {
         text.lines().filter_map(|line| line.strip_prefix(prefix)).collect::<Vec<_>>()
     };
     assert_eq!((of("1.0 "), of("1.1 ")), (vec!["one", "two", "end"], vec!["uno", "dos"]));
+}
+
+/// Reads a path to its end.
+fn reading(world: &World, path: &str) -> tokio::task::JoinHandle<String> {
+    let request = world.request(Method::GET, path);
+    tokio::spawn(async move { request.send().await.unwrap().text().await.unwrap() })
+}
+
+/// Asserts that a read does not end by itself.
+async fn waits<T>(read: &mut tokio::task::JoinHandle<T>) {
+    let moment = std::time::Duration::from_millis(300);
+    assert!(tokio::time::timeout(moment, read).await.is_err(), "it ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_the_limit_dropped_are_marked_in_text_and_seen_in_frames() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    worker.starts(1).await;
+    let mut output = world.output(worker.node).await;
+    let mut text = Vec::new();
+    let frames = rota_api::LOG_FRAMES;
+    for (path, accept) in
+        [("/v1/tasks/1.0/logs", "*/*"), ("/v1/jobs/1/logs", "*/*"), ("/v1/tasks/1.0/logs", frames)]
+    {
+        let request = world.request(Method::GET, path).header("accept", accept);
+        let reading = tokio::spawn(request.send());
+        let (id, _) = output.asked().await;
+        output.answer(id, 0, b"head", false).await;
+        let data = b"tail\n".to_vec();
+        let behind = pb::OutputChunk { id, offset: 100, data, skipped: 96, ..Default::default() };
+        output.send(behind).await;
+        output.answer(id, 105, b"", true).await;
+        text.push(reading.await.unwrap().unwrap().text().await.unwrap());
+    }
+    let mark = "[… 96 bytes were dropped by the output limit …]";
+    assert_eq!(text[0], format!("head\n{mark}\ntail\n"));
+    assert_eq!(text[1], format!("1.0 head\n1.0 {mark}\n1.0 tail\n"));
+    assert_eq!(text[2], "0 4\nhead100 5\ntail\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_follows_waits_for_a_worker_that_is_away_and_misses_nothing() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    let attempts = refs(&worker.starts(1).await);
+    let request = world.request(Method::GET, "/v1/tasks/1.0/logs?follow=true");
+    let mut opened = tokio::spawn(request.send());
+    waits(&mut opened).await;
+    let mut output = world.output(worker.node).await;
+    let (id, _) = output.asked().await;
+    let error = "this worker has no output of it".to_owned();
+    output.send(pb::OutputChunk { id, error, ..Default::default() }).await;
+    let (id, _) = output.asked().await;
+    output.answer(id, 0, b"first ", false).await;
+    let mut response = opened.await.unwrap().unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "first ");
+    drop(output);
+    let mut output = world.output(worker.node).await;
+    let (id, kind) = output.asked().await;
+    let Some(pb::output_request::Kind::Read(again)) = kind else { panic!("{kind:?}") };
+    assert_eq!((again.offset, again.follow), (6, true));
+    output.answer(id, 6, b"second", false).await;
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "second");
+    // Gone for good: the end comes from the record.
+    drop(output);
+    worker.succeed(&attempts).await;
+    let mark = "[… 80 bytes were dropped by the output limit …]";
+    assert_eq!(response.text().await.unwrap(), format!("\n{mark}\nthe end\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn following_a_task_that_never_ran_ends_when_it_is_cancelled() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    world.submit(&noop_job("b", 1)).await;
+    for job in [1, 2] {
+        let mut task = reading(&world, &format!("/v1/tasks/{job}.0/logs?follow=true"));
+        let mut whole = reading(&world, &format!("/v1/jobs/{job}/logs?follow=true"));
+        waits(&mut task).await;
+        waits(&mut whole).await;
+        let (status, _) = world.post(&format!("/v1/jobs/{job}/cancel"), &json!({})).await;
+        assert_eq!(status, 202);
+        assert_eq!((task.await.unwrap(), whole.await.unwrap()), (String::new(), String::new()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_output_of_a_job_says_where_that_of_a_task_broke_off() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 1)).await;
+    let mut worker = world.worker("n", 1).await;
+    worker.starts(1).await;
+    let mut output = world.output(worker.node).await;
+    let read = reading(&world, "/v1/jobs/1/logs");
+    let (id, _) = output.asked().await;
+    output.answer(id, 0, b"part", false).await;
+    let error = "its file can't be read".to_owned();
+    output.send(pb::OutputChunk { id, error, ..Default::default() }).await;
+    let told = "[output broke off: the output of 1.0#1: its file can't be read]";
+    assert_eq!(read.await.unwrap(), format!("1.0 part\n1.0 {told}\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use rota_api::{ErrorCode, LogQuery, Stream, Task, TaskQuery, TaskState};
-use rota_client::Client;
+use rota_api::{ErrorCode, LogQuery, Stream, Task, TaskQuery, TaskState, dropped_mark};
+use rota_client::{Client, LogPart, Logs};
 
 use super::App;
 use crate::follow::Pace;
@@ -124,20 +124,18 @@ pub(crate) async fn follow_task(client: &Client, id: &str, style: &Style) -> Res
         let task = client.task(id).await?;
         if task.attempt > printed {
             // Attempts may have come and gone since the last look: each is printed.
-            printed += 1;
-            // An attempt that never got to its node has no output.
-            match print(client, id, printed, true, style).await {
+            match print(client, id, printed + 1, true, style).await {
+                Ok(()) => printed += 1,
+                // An attempt that never got to its node has no output.
                 Err(trouble)
-                    if !matches!(
+                    if matches!(
                         trouble.code,
-                        ErrorCode::AttemptNotFound
-                            | ErrorCode::OutputExpired
-                            | ErrorCode::OutputUnavailable
+                        ErrorCode::AttemptNotFound | ErrorCode::OutputExpired
                     ) =>
                 {
-                    return Err(trouble);
+                    printed += 1;
                 }
-                Ok(()) | Err(_) => {}
+                Err(trouble) => return Err(trouble),
             }
             pace = Pace::new();
         } else if matches!(
@@ -182,24 +180,36 @@ async fn copy(
         tail: style.tail.map(|lines| lines.saturating_mul(LINE_BYTES)),
         follow: follow.then_some(true),
     };
-    let mut logs = client.logs(id, query).await?;
-    if let (Some(lines), false) = (style.tail, follow) {
-        let mut text = Vec::new();
-        while let Some(chunk) = logs.next().await? {
-            text.extend_from_slice(&chunk);
+    let mut pace = Pace::new();
+    let mut logs = loop {
+        match client.logs(id, query.clone()).await {
+            // The attempt runs, and its worker can't be reached this instant.
+            Err(error) if follow && error.is(ErrorCode::OutputUnavailable) => pace.wait().await,
+            opened => break opened?,
         }
-        sink.write(last_lines(&text, lines))?;
+    };
+    if let (Some(lines), false) = (style.tail, follow) {
+        sink.write(last_lines(&whole(logs).await?, lines))?;
         return sink.finish();
     }
-    if logs.skipped() > 0 {
-        sink.write(
-            format!("[… {} bytes were dropped by the output limit …]\n", logs.skipped()).as_bytes(),
-        )?;
-    }
-    while let Some(chunk) = logs.next().await? {
-        sink.write(&chunk)?;
+    while let Some(part) = logs.next().await? {
+        sink.write_part(&part)?;
     }
     sink.finish()
+}
+
+/// All of an output, with a line where the output limit dropped something.
+async fn whole(mut logs: Logs) -> Result<Vec<u8>> {
+    let mut text = Vec::new();
+    while let Some(LogPart { skipped, data }) = logs.next().await? {
+        if skipped > 0 {
+            let break_line = text.last().is_some_and(|last| *last != b'\n');
+            text.extend_from_slice(if break_line { b"\n" } else { b"" });
+            text.extend_from_slice(dropped_mark(skipped).as_bytes());
+        }
+        text.extend(data);
+    }
+    Ok(text)
 }
 
 /// The last `lines` lines of a text.
@@ -334,12 +344,7 @@ pub(crate) async fn output(client: &Client, task: &Task, style: &Style) -> Resul
 async fn fetch(client: &Client, task: &Task, stream: Stream) -> Result<Vec<u8>> {
     let query =
         LogQuery { stream: Some(stream), attempt: Some(task.attempt), ..LogQuery::default() };
-    let mut logs = client.logs(&task.id, query).await?;
-    let mut bytes = Vec::new();
-    while let Some(chunk) = logs.next().await? {
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
+    whole(client.logs(&task.id, query).await?).await
 }
 
 #[cfg(test)]

@@ -30,7 +30,13 @@ pub(crate) struct Outputs {
 pub(crate) struct Link {
     node: NodeId,
     outgoing: mpsc::Sender<pb::OutputRequest>,
-    readers: Mutex<BTreeMap<u64, mpsc::Sender<Chunk>>>,
+    readers: Mutex<BTreeMap<u64, Reader>>,
+}
+
+/// Where the chunks of one read go, and room for the message that ends it at the worker.
+struct Reader {
+    chunks: mpsc::Sender<Chunk>,
+    cancel: mpsc::OwnedPermit<pb::OutputRequest>,
 }
 
 /// What is wanted of one attempt's output.
@@ -51,6 +57,13 @@ pub(crate) struct Chunk {
     pub(crate) data: Bytes,
     end: bool,
     error: String,
+}
+
+impl Chunk {
+    /// The only part of an output that comes from somewhere else.
+    pub(crate) fn of(offset: u64, skipped: u64, data: Bytes) -> Self {
+        Self { offset, skipped, data, end: true, error: String::new() }
+    }
 }
 
 /// There is nothing (more) to be had from the worker.
@@ -105,12 +118,13 @@ impl Outputs {
     ) -> Result<(u64, mpsc::Receiver<Chunk>), ReadFailed> {
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, chunks) = mpsc::channel(CHUNKS_MAX);
+        let cancel = link.outgoing.clone().try_reserve_owned().map_err(|full| not_sent(&full))?;
         {
             let mut readers = lock(&link.readers);
             if readers.len() >= READS_MAX {
                 return Err(ReadFailed::Busy);
             }
-            readers.insert(id, sender);
+            readers.insert(id, Reader { chunks: sender, cancel });
         }
         let Wanted { attempt, stream, offset, tail_bytes, follow } = wanted;
         let read = pb::ReadOutput {
@@ -120,31 +134,38 @@ impl Outputs {
             tail_bytes,
             follow,
         };
-        if !link.ask(id, pb::output_request::Kind::Read(read)) {
+        let kind = Some(pb::output_request::Kind::Read(read));
+        if let Err(failed) = link.outgoing.try_send(pb::OutputRequest { id, kind }) {
             lock(&link.readers).remove(&id);
-            return Err(ReadFailed::Busy);
+            return Err(not_sent(&failed));
         }
         Ok((id, chunks))
     }
 }
 
-impl Link {
-    fn ask(&self, id: u64, kind: pb::output_request::Kind) -> bool {
-        self.outgoing.try_send(pb::OutputRequest { id, kind: Some(kind) }).is_ok()
+/// Why a worker could not be asked: too much waits to be sent to it, or its stream is over.
+fn not_sent<T>(failed: &TrySendError<T>) -> ReadFailed {
+    match failed {
+        TrySendError::Full(_) => ReadFailed::Busy,
+        TrySendError::Closed(_) => ReadFailed::NotConnected,
     }
+}
 
+impl Link {
     fn cancel(&self, id: u64) {
-        if lock(&self.readers).remove(&id).is_some() {
-            self.ask(id, pb::output_request::Kind::Cancel(true));
+        if let Some(reader) = lock(&self.readers).remove(&id) {
+            let kind = Some(pb::output_request::Kind::Cancel(true));
+            reader.cancel.send(pb::OutputRequest { id, kind });
         }
     }
 
     fn take(&self, message: pb::OutputChunk) {
         let pb::OutputChunk { id, offset, data, end, error, skipped } = message;
         let end = end || !error.is_empty();
-        let Some(reader) = lock(&self.readers).get(&id).cloned() else { return };
+        let reader = lock(&self.readers).get(&id).map(|reader| reader.chunks.clone());
+        let Some(chunks) = reader else { return };
         let chunk = Chunk { offset, skipped, data: Bytes::from(data), end, error };
-        match reader.try_send(chunk) {
+        match chunks.try_send(chunk) {
             Ok(()) if end => {
                 lock(&self.readers).remove(&id);
             }
@@ -156,6 +177,11 @@ impl Link {
 }
 
 impl OutputRead {
+    /// What is still to come.
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.wanted
+    }
+
     /// The next part; `None` at the end.
     pub(crate) async fn next(&mut self) -> Option<Result<Chunk, ReadFailed>> {
         while !self.done {
@@ -229,15 +255,69 @@ impl Connected {
                 () = crate::stopped(&mut stop) => break,
             }
         }
+        self.end();
+    }
+
+    /// Gives the worker up. Whoever reads asks again, and learns that nobody is connected.
+    fn end(&mut self) {
+        // First, so that nobody asks a stream that is not served any more, and then waits for its answer.
+        self.requests.close();
         let mut links = lock(&self.outputs.links);
         if links.get(&self.link.node).is_some_and(|link| Arc::ptr_eq(link, &self.link)) {
             links.remove(&self.link.node);
         }
-        // Ends every reader's channel: each asks again, and learns that nobody is connected.
         lock(&self.link.readers).clear();
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+    const WANTED: Wanted = Wanted {
+        attempt: AttemptId {
+            task: rota_types::TaskId { job: rota_types::JobId(1), index: 0 },
+            number: 1,
+        },
+        stream: pb::OutputStream::Stdout,
+        offset: 0,
+        tail_bytes: None,
+        follow: true,
+    };
+
+    fn connected() -> (Arc<Outputs>, Connected) {
+        let outputs = Arc::new(Outputs::default());
+        let connected = outputs.connect(NODE, mpsc::channel(1).0);
+        (outputs, connected)
+    }
+
+    #[test]
+    fn a_stream_that_ends_takes_no_reader_that_would_wait_for_ever() {
+        let (outputs, mut connected) = connected();
+        let link = Arc::clone(&connected.link);
+        connected.end();
+        assert_eq!(outputs.read(NODE, WANTED).err(), Some(ReadFailed::NotConnected));
+        // Somebody who has looked the link up before it ended.
+        assert_eq!(outputs.open(&link, WANTED).err(), Some(ReadFailed::NotConnected));
+        assert!(lock(&link.readers).is_empty());
+    }
+
+    #[test]
+    fn a_worker_is_told_of_every_reader_that_leaves_however_much_waits_to_be_sent() {
+        let (outputs, mut connected) = connected();
+        let mut reads = Vec::new();
+        while let Ok(read) = outputs.read(NODE, WANTED) {
+            reads.push(read);
+        }
+        assert_eq!(reads.len(), READS_MAX);
+        drop(reads);
+        let cancels = std::iter::from_fn(|| connected.requests.try_recv().ok())
+            .filter(|request| request.kind == Some(pb::output_request::Kind::Cancel(true)));
+        assert_eq!(cancels.count(), READS_MAX);
+    }
 }

@@ -56,7 +56,7 @@ pub(super) async fn follow_events(
     };
     let changed = app.ring.watch();
     let stop = app.stop.clone();
-    let place = app.follow()?;
+    let place = app.follow(1)?;
     let ready = VecDeque::new();
     let follower = Follower { app, filter, cursor, changed, stop, ready, _place: place };
     let stream = futures_util::stream::unfold(follower, Follower::next);

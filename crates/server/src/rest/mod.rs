@@ -14,6 +14,7 @@ mod lists;
 mod logs;
 mod meta;
 mod nodes;
+mod output;
 mod present;
 pub(crate) mod problem;
 mod queues;
@@ -80,9 +81,10 @@ impl Deref for App {
 }
 
 impl App {
-    /// A place for one more stream that is followed.
-    fn follow(&self) -> Answer<OwnedSemaphorePermit> {
-        Arc::clone(&self.followers).try_acquire_owned().map_err(|_| CoreError::Overloaded.into())
+    /// Places for `count` more streams that are followed.
+    fn follow(&self, count: u32) -> Answer<OwnedSemaphorePermit> {
+        let places = Arc::clone(&self.followers).try_acquire_many_owned(count);
+        places.map_err(|_| CoreError::Overloaded.into())
     }
 }
 

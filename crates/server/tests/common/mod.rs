@@ -293,8 +293,17 @@ impl FakeOutput {
     }
 
     pub async fn answer(&self, id: u64, offset: u64, data: &[u8], end: bool) {
-        let chunk =
-            pb::OutputChunk { id, offset, data: data.to_vec(), end, ..pb::OutputChunk::default() };
+        self.send(pb::OutputChunk {
+            id,
+            offset,
+            data: data.to_vec(),
+            end,
+            ..pb::OutputChunk::default()
+        })
+        .await;
+    }
+
+    pub async fn send(&self, chunk: pb::OutputChunk) {
         self.sender.send(chunk).await.unwrap();
     }
 }
