@@ -1,9 +1,14 @@
 //! Reads job files and request bodies, reporting as many mistakes at once as can be found.
 
+use rota_types::limits::SUBMIT_JOBS_MAX;
+
 use crate::decode::{self, Decoder};
 use crate::job_file::{JobFile, Mistake};
 use crate::tree::{self, Format, Node, Place, Value};
 use crate::validate::{self, Origin};
+
+/// Mistakes that are told of one body: whoever made this many made most of them over and over.
+const MISTAKES_MAX: usize = 100;
 
 /// Reads and validates a job file that holds one job.
 ///
@@ -81,7 +86,8 @@ fn one_or_several(root: &Node, origin: Origin) -> Result<Vec<JobFile>, Vec<Mista
 /// Everything that is wrong, with pointers that begin with the number of the job, from 0.
 pub fn parse_ndjson(body: &[u8]) -> Result<Vec<JobFile>, Vec<Mistake>> {
     let full = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
-    let lines = body.split(|byte| *byte == b'\n').filter(full);
+    // One more than may be there shows that there are too many; what is behind it is not read.
+    let lines = body.split(|byte| *byte == b'\n').filter(full).take(SUBMIT_JOBS_MAX + 1);
     gather(lines.map(|line| read(&tree::from_json_slice(line)?, Origin::Request)), "")
 }
 
@@ -98,6 +104,10 @@ fn gather(
                 pointer: format!("{prefix}/{index}{}", mistake.pointer),
                 ..mistake
             })),
+        }
+        if wrong.len() >= MISTAKES_MAX {
+            wrong.truncate(MISTAKES_MAX);
+            return Err(wrong);
         }
     }
     wrong.extend(validate::job_count(
@@ -129,4 +139,34 @@ fn read(root: &Node, origin: Origin) -> Result<JobFile, Vec<Mistake>> {
         mistakes.push(mistake);
     }
     if mistakes.is_empty() { Ok(job) } else { Err(mistakes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const JOB: &str = "{\"task\":[{\"noop\":true}]}\n";
+
+    #[test]
+    fn as_many_lines_are_read_as_may_be_and_one_more() {
+        let read = |lines: usize| {
+            let rest = "garbage\n".repeat(10);
+            let behind = if lines > SUBMIT_JOBS_MAX { &rest } else { "" };
+            parse_ndjson(format!("{}{behind}", JOB.repeat(lines)).as_bytes())
+        };
+        assert_eq!(read(SUBMIT_JOBS_MAX - 1).unwrap().len(), SUBMIT_JOBS_MAX - 1);
+        assert_eq!(read(SUBMIT_JOBS_MAX).unwrap().len(), SUBMIT_JOBS_MAX);
+        // What is behind the first line too many is not even looked at.
+        let mistakes = read(SUBMIT_JOBS_MAX + 1).unwrap_err();
+        let [only] = mistakes.as_slice() else { panic!("{mistakes:?}") };
+        assert!(only.message.contains("1001 jobs"), "{only:?}");
+    }
+
+    #[test]
+    fn of_many_mistakes_the_first_are_told() {
+        let told = |lines: usize| parse_ndjson("x\n".repeat(lines).as_bytes()).unwrap_err().len();
+        assert_eq!(told(MISTAKES_MAX - 1), MISTAKES_MAX - 1);
+        assert_eq!(told(MISTAKES_MAX), MISTAKES_MAX);
+        assert_eq!(told(MISTAKES_MAX + 1), MISTAKES_MAX);
+    }
 }

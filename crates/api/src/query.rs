@@ -127,7 +127,7 @@ pub struct LogQuery {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct EventQuery {
-    /// Kinds, separated by commas: `job`, `task`, `node`, `queue`. By default all.
+    /// Kinds, separated by commas: `job`, `task`, `node`, `queue`, `server`, `token`, `audit`. By default all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub types: Option<String>,
     /// Only about this job.

@@ -37,7 +37,7 @@ use crate::history;
 use crate::listen::Tls;
 use crate::peers::{Images, Origin, Outside, PeerGateway, Peers};
 use crate::replica::Replica;
-use crate::rest::{self, App, RequestIds, Shared};
+use crate::rest::{self, App, Bodies, RequestIds, Shared};
 use crate::ring::Ring;
 use crate::servers::Servers;
 use crate::snapshots::{Files, Snapshots};
@@ -111,6 +111,8 @@ impl Server {
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
             followers: Arc::new(Semaphore::new(config.followers_max)),
+            bodies: Bodies::default(),
+            changing: tokio::sync::Mutex::default(),
             stop: stopped.clone(),
             openapi: openapi.to_json().unwrap_or_default().into(),
             docs: rest::render_docs(&openapi, &table).into(),

@@ -93,6 +93,84 @@ async fn streamed_lines_are_answered_one_by_one() {
     assert!((400..500).contains(&status), "all or none: {status}");
 }
 
+/// The answers to a streamed submit.
+async fn stream(world: &World, key: &str, body: String) -> (u16, Vec<Value>) {
+    let request = world
+        .request(Method::POST, "/v1/jobs")
+        .header("Content-Type", "application/x-ndjson")
+        .header("Accept", "application/x-ndjson")
+        .header("Idempotency-Key", key);
+    let (status, text) = read(request.body(body).send().await.unwrap()).await;
+    let lines = text.as_str().map(|text| text.lines().map(|line| line.parse().unwrap()).collect());
+    (status, lines.unwrap_or_else(|| vec![text]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_submit_that_ends_early_tells_what_it_recorded() {
+    let world = World::with(|config| config.body_bytes_max = 10_000).await;
+    let job = noop_job("a", 1);
+    // The first thousand are recorded; the rest is not.
+    let body = format!("{}{}", format!("{job}\n").repeat(1_002), "x".repeat(10_001));
+    let longest = "k".repeat(128);
+    let (status, lines) = stream(&world, &longest, body).await;
+    assert_eq!((status, lines.len()), (200, 1_001));
+    assert_eq!(lines[999], json!({"line": 1_000, "id": 1_000}));
+    let last = &lines[1_000];
+    assert_eq!(
+        (&last["line"], &last["problem"]["code"]),
+        (&json!(1_001), &json!("body-too-large"))
+    );
+    // Nothing was recorded: the whole is refused.
+    let (status, problem) = stream(&world, "other", format!("{job}\n{}", "x".repeat(10_001))).await;
+    assert_eq!((status, &problem[0]["code"]), (413, &json!("body-too-large")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_streamed_submit_stops_at_the_first_line_behind_too_many_refusals() {
+    let world = World::new().await;
+    for wrong in [999, 1_000, 1_001] {
+        let job = noop_job("a", 1);
+        let body = format!("{}{job}\n{job}\n", "1\n".repeat(wrong));
+        let (status, lines) = stream(&world, &format!("with-{wrong}"), body).await;
+        let told = lines.iter().filter(|line| line["id"].is_u64()).count();
+        let last = lines.last().unwrap();
+        let limit = last["problem"]["code"] == json!("limit-exceeded");
+        let wanted = if wrong < 1_000 { (1_001, 2, false) } else { (1_001, 0, true) };
+        assert_eq!((status, (lines.len(), told, limit)), (200, wanted), "{wrong}: {last}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_of_a_queue_that_are_changed_at_once_are_all_kept() {
+    let world = World::new().await;
+    for round in 1..20 {
+        let change = |body: Value| {
+            let request = world.request(Method::PATCH, "/v1/queues/default").json(&body);
+            async move { request.send().await.unwrap().status().as_u16() }
+        };
+        let done = tokio::join!(
+            change(json!({"running_max": round})),
+            change(json!({"tasks_max": 100 + round})),
+            change(json!({"weight": round})),
+        );
+        assert_eq!(done, (200, 200, 200));
+        let (_, queue) = world.get("/v1/queues/default").await;
+        let kept = (&queue["running_max"], &queue["tasks_max"], &queue["weight"]);
+        assert_eq!(kept, (&json!(round), &json!(100 + round), &json!(round)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_every_subject_can_be_asked_for() {
+    let world = World::new().await;
+    for subject in ["job", "task", "node", "queue", "server", "token", "audit"] {
+        let path = format!("/v1/events?types={subject}");
+        let answer = world.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200, "{subject}");
+    }
+    assert_eq!(world.get("/v1/events?types=tasks").await.0, 400);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_over_live_and_finished_jobs_show_each_job_once() {
     let world = World::new().await;

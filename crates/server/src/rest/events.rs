@@ -27,6 +27,10 @@ use tell::{job_of, node_of, tell};
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Between comments that keep idle connections open.
 const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
+/// What events are about.
+const SUBJECTS: [&str; 7] = ["job", "task", "node", "queue", "server", "token", "audit"];
+/// Before another try where too many ask at once.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Entries that are rendered at a time.
 const BATCHES_MAX: usize = 256;
 
@@ -188,12 +192,8 @@ impl Filter {
             .filter(|types| !types.is_empty())
             .map(|types| types.split(',').map(|kind| kind.trim().to_owned()).collect());
         for kind in kinds.iter().flatten() {
-            if !["job", "task", "node", "queue", "server", "token", "audit"]
-                .contains(&kind.as_str())
-            {
-                let detail = format!(
-                    "types: {kind:?} is none of job, task, node, queue, server, token, audit"
-                );
+            if !SUBJECTS.contains(&kind.as_str()) {
+                let detail = format!("types: {kind:?} is none of {}", SUBJECTS.join(", "));
                 return Err(refuse(ErrorCode::InvalidParameter, detail));
             }
         }
@@ -248,10 +248,23 @@ impl Follower {
         }
     }
 
+    /// The names of nodes. Many who follow ask at once: each waits its turn. `None` if there is nobody left to ask.
+    async fn names(&self, nodes: BTreeSet<NodeId>) -> Option<BTreeMap<NodeId, String>> {
+        loop {
+            match names_of(&self.app, nodes.clone()).await {
+                Ok(names) => return Some(names),
+                Err(refused) if refused.problem().code == ErrorCode::Overloaded.name() => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
     async fn render(&mut self, batches: &[Batch]) -> Option<()> {
         let nodes =
             batches.iter().flat_map(|batch| batch.events.iter()).filter_map(node_of).collect();
-        let names = names_of(&self.app, nodes).await.ok()?;
+        let names = self.names(nodes).await?;
         let mut text = String::new();
         for batch in batches {
             for (seq, event) in batch.events.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! Bodies, queries and paths, read strictly: what is wrong is said in one way everywhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -10,9 +11,11 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use http::request::Parts;
 use rota_api::{ErrorCode, Mistake};
 use serde::de::DeserializeOwned;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::App;
-use super::problem::{Refused, refuse};
+use super::problem::{Refused, internal, refuse};
+use crate::handle::CoreError;
 
 /// Levels of lists and objects in a JSON body.
 pub(crate) const JSON_DEPTH_MAX: usize = 32;
@@ -61,14 +64,15 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
-        let bytes = read_body(&parts.headers, body, app.config.body_bytes_max).await?;
+        let body = read_body(app, &parts.headers, body, app.config.body_bytes_max).await?;
+        let bytes = &body.bytes;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
         if media_type(&parts.headers) != "application/json" {
             return Err(unsupported(&parts.headers));
         }
-        parse::<Option<T>>(&bytes).map(|read| Self(read.unwrap_or_default()))
+        parse::<Option<T>>(bytes).map(|read| Self(read.unwrap_or_default()))
     }
 }
 
@@ -87,26 +91,69 @@ pub(crate) fn unsupported(headers: &HeaderMap) -> Refused {
     refuse(ErrorCode::UnsupportedMediaType, format!("the body is declared as {found}"))
 }
 
+/// Bytes of bodies that may be held at a time, all requests together.
+pub(crate) const BODIES_BYTES_MAX: usize = 512 << 20;
+/// What room for bodies is counted in.
+const BLOCK: usize = 4_096;
+
+/// Room for bodies, so that many large ones at once are refused before they are read.
+#[derive(Debug)]
+pub(crate) struct Bodies(Arc<Semaphore>);
+
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(BODIES_BYTES_MAX / BLOCK)))
+    }
+}
+
+impl Bodies {
+    /// Room for `bytes` bytes.
+    ///
+    /// # Errors
+    /// If there is none: the caller tries again.
+    pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refused> {
+        let blocks = u32::try_from(bytes.div_ceil(BLOCK)).unwrap_or(u32::MAX);
+        Arc::clone(&self.0).try_acquire_many_owned(blocks).map_err(|_| CoreError::Overloaded.into())
+    }
+}
+
+/// A body that was read.
+pub(crate) struct WholeBody {
+    pub(crate) bytes: Bytes,
+    /// Given back when nobody needs the body any more.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
 /// Reads a whole body of at most `max` bytes.
 pub(crate) async fn read_body(
+    app: &App,
     headers: &HeaderMap,
     body: Body,
     max: usize,
-) -> Result<Bytes, Refused> {
+) -> Result<WholeBody, Refused> {
     let declared =
         headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.is_some_and(|length| length > max as u64) {
         return Err(too_large(max));
     }
+    let declared = usize::try_from(declared.unwrap_or(0)).unwrap_or(max);
+    let mut room = app.bodies.room(declared.max(1))?;
+    let mut held = declared.next_multiple_of(BLOCK);
     let mut stream = body.into_data_stream();
-    let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(max as u64) as usize);
+    let mut bytes = Vec::with_capacity(declared);
     while let Some(chunk) = next_chunk(&mut stream).await? {
         if bytes.len() + chunk.len() > max {
             return Err(too_large(max));
         }
+        if bytes.len() + chunk.len() > held {
+            // Nobody said how long it would be.
+            let more = bytes.len().max(chunk.len()).next_multiple_of(BLOCK);
+            room.merge(app.bodies.room(more)?);
+            held += more;
+        }
         bytes.extend_from_slice(&chunk);
     }
-    Ok(Bytes::from(bytes))
+    Ok(WholeBody { bytes: Bytes::from(bytes), room })
 }
 
 /// The next part of a body. Whoever sends nothing for too long gives its place up.
@@ -122,6 +169,21 @@ pub(crate) async fn next_chunk(stream: &mut BodyDataStream) -> Result<Option<Byt
 
 pub(crate) fn too_large(max: usize) -> Refused {
     refuse(ErrorCode::BodyTooLarge, format!("at most {max} bytes are taken here"))
+}
+
+/// Bytes of a body that are worked on where they were read; more would keep the thread from everybody else.
+const HERE_BYTES_MAX: usize = 256 << 10;
+
+/// Works on a body of this many bytes without holding up other requests and workers.
+pub(crate) async fn aside<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
+    if bytes <= HERE_BYTES_MAX {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(internal("reading the body", error)))
 }
 
 /// Parses JSON of bounded depth.
@@ -183,6 +245,26 @@ mod tests {
         assert!(check_depth(nested(JSON_DEPTH_MAX + 1).as_bytes()).is_err());
         let text = format!("\"{}\\\"{}\"", "[".repeat(99), "{".repeat(99));
         assert!(check_depth(text.as_bytes()).is_ok(), "brackets in texts do not nest");
+    }
+
+    #[tokio::test]
+    async fn only_small_bodies_are_worked_on_where_they_were_read() {
+        let thread = |bytes| aside(bytes, || Ok(std::thread::current().id()));
+        let here = std::thread::current().id();
+        assert_eq!(thread(HERE_BYTES_MAX - 1).await.unwrap(), here);
+        assert_eq!(thread(HERE_BYTES_MAX).await.unwrap(), here);
+        assert_ne!(thread(HERE_BYTES_MAX + 1).await.unwrap(), here);
+    }
+
+    #[test]
+    fn exactly_as_much_of_all_bodies_is_held_as_may_be() {
+        let bodies = Bodies::default();
+        let all = bodies.room(BODIES_BYTES_MAX - BLOCK).unwrap();
+        assert!(bodies.room(BLOCK + 1).is_err());
+        let last = bodies.room(BLOCK).unwrap();
+        assert_eq!(bodies.room(1).unwrap_err().code(), "overloaded");
+        drop((all, last));
+        assert!(bodies.room(BODIES_BYTES_MAX).is_ok());
     }
 
     #[test]

@@ -35,6 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use utoipa_axum::routes;
 
 use self::access::{Declared, Permission, Routes};
+pub(crate) use self::extract::Bodies;
 pub(crate) use self::guard::RequestIds;
 use self::problem::{Answer, refuse};
 use crate::auth::Secured;
@@ -66,6 +67,10 @@ pub(crate) struct Shared {
     pub(crate) secured: Option<Arc<Secured>>,
     /// A permit for each stream that somebody follows.
     pub(crate) followers: Arc<Semaphore>,
+    /// Held while settings of a queue are read, changed and written back: nobody's change is lost in between.
+    pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Room for bodies that are being read.
+    pub(crate) bodies: Bodies,
     pub(crate) stop: watch::Receiver<bool>,
     /// The description of the interface, as it is served.
     pub(crate) openapi: Arc<str>,

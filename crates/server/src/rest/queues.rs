@@ -106,6 +106,7 @@ pub(super) async fn put_queue(
         Some(_) => return Err(refuse(ErrorCode::InvalidParameter, "If-None-Match can only be *")),
     };
     let spec = merge(fresh(&name), &settings)?;
+    let _changing = app.changing.lock().await;
     let created =
         match app.core.command(Urgency::Finishing, Command::CreateQueue(spec.clone())).await? {
             (_, Ok(_)) => true,
@@ -147,6 +148,7 @@ pub(super) async fn change_queue(
     PathPart(name): PathPart<String>,
     OptionalJson(settings): OptionalJson<QueueSettings>,
 ) -> Answer<Json<Queue>> {
+    let _changing = app.changing.lock().await;
     let current = app
         .core
         .query({

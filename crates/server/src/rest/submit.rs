@@ -18,7 +18,9 @@ use rota_types::{JobId, RangeSet};
 
 use self::streamed::Streamed;
 use super::App;
-use super::extract::{OptionalJson, PathPart, check_depth, media_type, read_body, unsupported};
+use super::extract::{
+    OptionalJson, PathPart, WholeBody, aside, check_depth, media_type, read_body, unsupported,
+};
 use super::problem::{About, Answer, Refused, internal, refuse, rejected};
 use super::{jobs, present};
 use crate::handle::Urgency;
@@ -57,7 +59,9 @@ struct SubmitHeaders {
 ///
 /// The body is one job, `{"jobs": […]}` with up to 1000, or (as `application/x-ndjson`) one job per line, up to 1000; all are taken
 /// in, or none.
-/// With `Accept: application/x-ndjson`, lines are taken in as they come, up to 1000 per commit, and each is answered by a line.
+/// With `Accept: application/x-ndjson`, lines are taken in as they come, up to 1000 per commit, and each is answered by a line. Where
+/// such a submit ends early, the last answer names the first line that was not taken in: more than 1000 lines were refused, or the
+/// body broke off or is too large.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", operation_id = "submitJobs",
     params(SubmitHeaders),
     request_body(content(
@@ -82,20 +86,29 @@ pub(super) async fn submit_jobs(State(app): State<App>, request: Request) -> Ans
         return Streamed::new(app, submitter, key).run(body).await;
     }
     let max = if lines { app.config.bulk_bytes_max } else { app.config.body_bytes_max };
-    let bytes = read_body(&headers, body, max).await?;
-    let jobs = if lines {
-        for line in bytes.split(|byte| *byte == b'\n') {
-            check_depth(line)?;
-        }
-        parse_ndjson(&bytes)
-    } else {
-        check_depth(&bytes)?;
-        parse_submit(&bytes)
-    };
-    let specs = specs(jobs.map_err(mistaken)?, &submitter)?;
-    let idempotency = key.map(|key| IdempotencyKey { key, digest: digest(&[b"submit", &bytes]) });
-    let reply = take_in(&app, specs, idempotency, bytes.len()).await?;
+    let WholeBody { bytes, room } = read_body(&app, &headers, body, max).await?;
+    let length = bytes.len();
+    let (specs, digest) = aside(length, move || {
+        let jobs = if lines { lines_of(&bytes) } else { json_of(&bytes) };
+        Ok((specs(jobs?, &submitter)?, digest(&[b"submit", &bytes])))
+    })
+    .await?;
+    drop(room);
+    let idempotency = key.map(|key| IdempotencyKey { key, digest });
+    let reply = take_in(&app, specs, idempotency, length).await?;
     Ok(created(reply))
+}
+
+fn json_of(bytes: &[u8]) -> Answer<Vec<JobFile>> {
+    check_depth(bytes)?;
+    parse_submit(bytes).map_err(mistaken)
+}
+
+fn lines_of(bytes: &[u8]) -> Answer<Vec<JobFile>> {
+    for line in bytes.split(|byte| *byte == b'\n') {
+        check_depth(line)?;
+    }
+    parse_ndjson(bytes).map_err(mistaken)
 }
 
 /// Checks a job without taking it in, and shows how it would be kept.
@@ -112,9 +125,8 @@ pub(super) async fn validate_job(
     if media_type(&parts.headers) != "application/json" {
         return Err(unsupported(&parts.headers));
     }
-    let bytes = read_body(&parts.headers, body, app.config.body_bytes_max).await?;
-    check_depth(&bytes)?;
-    let mut jobs = parse_submit(&bytes).map_err(mistaken)?;
+    let body = read_body(&app, &parts.headers, body, app.config.body_bytes_max).await?;
+    let mut jobs = aside(body.bytes.len(), move || json_of(&body.bytes)).await?;
     let (Some(job), true) = (jobs.pop(), jobs.is_empty()) else {
         return Err(refuse(ErrorCode::InvalidRequest, "one job at a time is checked"));
     };

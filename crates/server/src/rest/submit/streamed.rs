@@ -4,18 +4,20 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use rota_api::{ErrorCode, Problem, SubmitReply, parse_submit};
+use rota_api::{ErrorCode, Problem, SubmitReply};
 use rota_core::command::{IdempotencyKey, JobSpec};
 use rota_types::limits::SUBMIT_JOBS_MAX;
 use serde::Serialize;
 
-use super::{NDJSON, mistaken, specs, take_in};
+use super::{NDJSON, digest, json_of, specs, take_in};
 use crate::rest::App;
-use crate::rest::extract::{check_depth, next_chunk, too_large};
-use crate::rest::problem::{Answer, Refused};
+use crate::rest::extract::{next_chunk, too_large};
+use crate::rest::problem::{Answer, Refused, refuse};
 
 /// Bytes of lines that one commit holds.
 const COMMIT_BYTES: usize = 4 << 20;
+/// Lines that are refused before the rest is not read any more.
+const REFUSED_MAX: usize = 1_000;
 /// Pauses while the server has too much to do.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -26,6 +28,9 @@ pub(super) struct Streamed {
     key: Option<Box<str>>,
     answers: Vec<u8>,
     line: u64,
+    refused: usize,
+    /// Whether something was taken in.
+    begun: bool,
 }
 
 /// The answer to one line.
@@ -50,15 +55,29 @@ struct Commit {
 
 impl Streamed {
     pub(super) fn new(app: App, submitter: String, key: Option<Box<str>>) -> Self {
-        Self { app, submitter, key, answers: Vec::new(), line: 0 }
+        Self { app, submitter, key, answers: Vec::new(), line: 0, refused: 0, begun: false }
     }
 
     /// Takes the lines in and answers each.
     pub(super) async fn run(mut self, body: Body) -> Answer<Response> {
+        let _room = self.app.bodies.room(COMMIT_BYTES + self.app.config.body_bytes_max)?;
+        let mut commit = Commit::default();
+        if let Err(refused) = self.take_all(body, &mut commit).await {
+            if !self.begun && self.refused == 0 {
+                return Err(refused);
+            }
+            // What was recorded has to be told. What has gathered since goes: a repeat would cut its commits elsewhere.
+            let first = commit.lines.first().copied().unwrap_or(self.line);
+            self.answer(first, Err(&refused));
+        }
+        let kind = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
+        Ok((StatusCode::OK, kind, self.answers).into_response())
+    }
+
+    async fn take_all(&mut self, body: Body, commit: &mut Commit) -> Answer<()> {
         let mut stream = body.into_data_stream();
         let mut rest: Vec<u8> = Vec::new();
         let mut total = 0;
-        let mut commit = Commit::default();
         while let Some(chunk) = next_chunk(&mut stream).await? {
             total += chunk.len();
             if total > self.app.config.bulk_bytes_max {
@@ -70,18 +89,17 @@ impl Streamed {
                 rest.get(from..).and_then(|rest| rest.iter().position(|byte| *byte == b'\n'))
             {
                 let line = rest.get(from..from + length).unwrap_or(&[]).to_vec();
-                self.take_line(&line, &mut commit).await?;
+                self.take_line(&line, commit).await?;
                 from += length + 1;
             }
             rest.drain(..from);
             if rest.len() > self.app.config.body_bytes_max {
+                self.line += 1;
                 return Err(too_large(self.app.config.body_bytes_max));
             }
         }
-        self.take_line(&rest, &mut commit).await?;
-        self.commit(&mut commit).await?;
-        let kind = [(CONTENT_TYPE, HeaderValue::from_static(NDJSON))];
-        Ok((StatusCode::OK, kind, self.answers).into_response())
+        self.take_line(&rest, commit).await?;
+        self.commit(commit).await
     }
 
     async fn take_line(&mut self, line: &[u8], commit: &mut Commit) -> Answer<()> {
@@ -89,10 +107,12 @@ impl Streamed {
         if line.iter().all(u8::is_ascii_whitespace) {
             return Ok(());
         }
-        let parsed = check_depth(line)
-            .and_then(|()| parse_submit(line).map_err(mistaken))
-            .and_then(|jobs| specs(jobs, &self.submitter));
-        match parsed {
+        if self.refused >= REFUSED_MAX {
+            self.commit(commit).await?;
+            let detail = format!("{REFUSED_MAX} lines were refused: from here on none was read");
+            return Err(refuse(ErrorCode::LimitExceeded, detail));
+        }
+        match json_of(line).and_then(|jobs| specs(jobs, &self.submitter)) {
             Ok(jobs) => {
                 commit.lines.extend(jobs.iter().map(|_| self.line));
                 commit.jobs.extend(jobs);
@@ -121,13 +141,11 @@ impl Streamed {
             let idempotency = self.key.as_ref().map(|key| {
                 let mut first = [0; 16];
                 digest.finalize_xof().fill(&mut first);
-                IdempotencyKey {
-                    key: format!("{key}/{number}.{}", rest.len()).into(),
-                    digest: first,
-                }
+                IdempotencyKey { key: part_key(key, number, rest.len()), digest: first }
             });
             match self.patiently(part, idempotency, bytes).await {
                 Ok(reply) => {
+                    self.begun = true;
                     for (line, job) in lines.iter().zip(&reply.jobs) {
                         self.answer(*line, Ok(job.id));
                     }
@@ -164,11 +182,39 @@ impl Streamed {
     fn answer(&mut self, line: u64, outcome: Result<u64, &Refused>) {
         let answer = match outcome {
             Ok(id) => LineAnswer { line, id: Some(id), problem: None },
-            Err(refused) => LineAnswer { line, id: None, problem: Some(refused.problem().clone()) },
+            Err(refused) => {
+                self.refused += 1;
+                LineAnswer { line, id: None, problem: Some(refused.problem().clone()) }
+            }
         };
         if let Ok(text) = serde_json::to_vec(&answer) {
             self.answers.extend(text);
             self.answers.push(b'\n');
         }
+    }
+}
+
+/// The key of one part of a submit that was given a key. As long whatever the caller's is, and like no key that a caller gives.
+fn part_key(key: &str, number: u64, rest: usize) -> Box<str> {
+    let place = format!("{number}.{rest}");
+    let name = digest(&[b"streamed", key.as_bytes(), place.as_bytes()]);
+    format!("streamed:{:032x}", u128::from_be_bytes(name)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_submit_have_keys_of_their_own_whatever_the_length_of_its_key() {
+        use rota_types::limits::IDEMPOTENCY_KEY_BYTES_MAX;
+        let longest = "k".repeat(IDEMPOTENCY_KEY_BYTES_MAX);
+        let keys: std::collections::BTreeSet<Box<str>> = [("a", 0, 0), ("a", 1, 0), ("a", 0, 1)]
+            .into_iter()
+            .chain([(longest.as_str(), 0, 0), ("b", 0, 0)])
+            .map(|(key, number, rest)| part_key(key, number, rest))
+            .collect();
+        assert_eq!(keys.len(), 5);
+        assert!(keys.iter().all(|key| key.len() <= IDEMPOTENCY_KEY_BYTES_MAX));
     }
 }
