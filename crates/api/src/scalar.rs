@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A text is not a value of the kind asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}{hint}", if hint.is_empty() { "" } else { "; " })]
 pub struct ScalarError {
     /// What is wrong.
     pub message: String,
@@ -323,6 +323,10 @@ impl FromStr for Requirement {
         let (key, predicate) = if let Some((key, values)) = text.split_once("!=") {
             (key, Predicate::NotIn(list(values)))
         } else if let Some((key, values)) = text.split_once('=') {
+            // `a==b` would be a label that nobody has.
+            if values.starts_with('=') {
+                return Err(wrong());
+            }
             (key, Predicate::In(list(values)))
         } else if let Some(key) = text.strip_prefix('!') {
             (key, Predicate::Absent)

@@ -28,6 +28,7 @@ mod watch;
 
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser};
 
 use crate::args::Cli;
@@ -40,7 +41,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // Ends the process if a shell asks for completions.
     clap_complete::CompleteEnv::with_factory(Cli::command).complete();
-    let cli = Cli::parse();
+    let cli = parse();
     let screen = Screen::detect(cli.global.no_color, cli.global.utc, cli.global.quiet);
     start_log(cli.global.verbose, screen.live);
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -70,6 +71,21 @@ fn main() -> ExitCode {
 /// runtime thread too many is woken whenever another one finds something to do, and finds nothing.
 fn runtime_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cpus| cpus.get().saturating_sub(1).max(1))
+}
+
+/// Reads the command line, or says what is wrong with it.
+fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|mut error| {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let runs = words.iter().any(|word| word == "run" || word == "submit");
+        let is_command = runs && !words.iter().any(|word| word == "--");
+        if is_command && error.kind() == clap::error::ErrorKind::UnknownArgument {
+            let tip = "to run a command, put -- before it: rota run -- echo hello";
+            let tips = ContextValue::StyledStrs(vec![tip.into()]);
+            error.insert(ContextKind::Suggested, tips);
+        }
+        error.exit()
+    })
 }
 
 /// Log lines go to standard error. `ROTA_LOG` filters them like `RUST_LOG` does elsewhere.

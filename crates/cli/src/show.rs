@@ -396,23 +396,23 @@ impl Show for ClusterStats {
         }
         for demand in &self.demand {
             let ratio = demand.ratio.map_or("no supply".to_owned(), |ratio| format!("{ratio:.2}"));
-            write!(
-                text,
-                "\ndemand     {:<10} R = D/S = {} / {} = {ratio}",
-                clean(&demand.resource),
-                demand.demand,
-                demand.supply
-            )
-            .ok();
+            // Memory is the one resource that is counted in bytes.
+            let amount = |amount: f64| match demand.resource.as_str() {
+                "memory" => bytes(amount.max(0.0) as u64),
+                _ => amount.to_string(),
+            };
+            let (wanted, there) = (amount(demand.demand), amount(demand.supply));
+            let resource = clean(&demand.resource);
+            write!(text, "\ndemand     {resource:<10} R = D/S = {wanted} / {there} = {ratio}").ok();
         }
         let odds = &self.failure;
         write!(
             text,
-            "\nfailure    p = {:.4} of {} recent attempts; 1-(1-p)^n = {:.4} for {} tasks",
+            "\nfailure    p = {:.4} of {} recent attempts; 1-(1-p)^n = {:.4} for {}",
             odds.attempt,
             grouped(odds.sample),
             odds.any,
-            grouped(odds.tasks)
+            several(odds.tasks, "task")
         )
         .ok();
         write!(text, "\ndelay      {}", percentiles(&self.scheduling_delay)).ok();

@@ -55,14 +55,21 @@ impl Trouble {
         if self.message.is_empty() {
             return; // nobody reads any more
         }
-        for mistake in &self.mistakes {
+        // A single mistake without a place says no more than the message.
+        let several = match self.mistakes.as_slice() {
+            [only] if self.message.ends_with(&only.message) && only.line.is_none() => &[],
+            all => all,
+        };
+        for mistake in several {
             screen.note(&mistake_line(mistake));
             if !mistake.hint.is_empty() {
                 screen.note(&format!("  {} {}", screen.dim("hint:"), clean(&mistake.hint)));
             }
         }
         screen.note(&format!("{} {}", screen.red("error:"), clean(&self.message)));
-        let hint = self.hint.as_deref().unwrap_or_else(|| self.code.hint());
+        let own = self.mistakes.first().map(|only| only.hint.as_str());
+        let own = own.filter(|hint| several.is_empty() && !hint.is_empty());
+        let hint = own.or(self.hint.as_deref()).unwrap_or_else(|| self.code.hint());
         if !hint.is_empty() {
             screen.note(&format!("{}  {}", screen.dim("hint:"), clean(hint)));
         }

@@ -390,3 +390,17 @@ fn a_dry_run_starts_nothing() {
     assert_eq!(dry(&["--require", "=", "--", "true"]).0, Some(2));
     assert_eq!(std::fs::read_dir(dir.path()).map(Iterator::count).ok(), Some(1));
 }
+
+#[test]
+fn a_mistake_on_the_command_line_is_told_once_and_with_a_remedy() {
+    let dev = Dev::start();
+    let told = |args: &[&str], what: &str, remedy: &str| {
+        let (_, text) = dev.fails(args);
+        assert_eq!(text.matches(what).count(), 1, "{args:?}: {text}");
+        assert!(text.contains(remedy), "{args:?}: {text}");
+    };
+    told(&["submit", "echo", "hi"], "'hi'", "put -- before it");
+    told(&["submit", "--memory", "5Q", "--", "true"], "is not a size", "512MiB");
+    told(&["submit", "--timeout", "99d", "--", "true"], "longer than the limit", "use at most 7d");
+    told(&["submit", "--require", "a==b", "--", "true"], "is not a requirement", "zone=a");
+}

@@ -30,7 +30,7 @@ fn what_is_not_a_scalar_is_refused() {
     refuses::<Size>(&["", "MiB", "1.5GB", "-1", "5XB", "99999999999TiB"]);
     refuses::<Amount>(&["", ".5", "1.", "1.2345", "-1", "1e3", "99999999999999999999"]);
     refuses::<ArrayRange>(&["", "9-1", "1-", "a", "1,,2", "1-9%", "1%x", "4294967295", "+1"]);
-    refuses::<Requirement>(&["", "=a", "!", "!=a", "a b=c"]);
+    refuses::<Requirement>(&["", "=a", "!", "!=a", "a==b", "a b=c"]);
     refuses::<RetryOn>(&["exit", "exit:", "exit:9-1", "exit:256", "lost", "sginal"]);
     refuses::<BackoffRange>(&["", "fast", "5m..5s", "5s..", "..5s"]);
     refuses::<Moment>(&["", "yesterday", "1969-12-31T23:59:59Z"]);
