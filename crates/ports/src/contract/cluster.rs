@@ -127,6 +127,7 @@ pub(super) enum Event {
     Started(ServerId),
     Client,
     Fault,
+    Crash(ServerId),
     Partition(Shape),
 }
 
@@ -235,6 +236,8 @@ impl<P: Protocol> Cluster<P> {
             Event::Started(id) => self.start(id)?,
             Event::Client => self.client()?,
             Event::Fault => self.fault()?,
+            Event::Crash(id) if self.healed.is_none() => self.crash(id)?,
+            Event::Crash(_) => {}
             Event::Partition(shape) => self.cut(shape),
         }
         Ok(true)

@@ -190,7 +190,7 @@ impl<P: Protocol> Cluster<P> {
         }
     }
 
-    fn crash(&mut self, id: ServerId) -> Result<(), String> {
+    pub(super) fn crash(&mut self, id: ServerId) -> Result<(), String> {
         let Some(place) = self.places.get_mut(&id) else { return Ok(()) };
         if place.server.take().is_none() {
             return Ok(());
@@ -198,7 +198,7 @@ impl<P: Protocol> Cluster<P> {
         self.report.crashes += 1;
         place.life += 1;
         place.disk.crash(self.chance.next())?;
-        let is_quick = self.chance.permille(300);
+        let is_quick = self.chance.permille(400);
         let after = if is_quick { 1_000 } else { self.chance.between(5_000, 600_000) };
         self.plan(after, Event::Started(id));
         Ok(())

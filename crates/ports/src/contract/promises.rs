@@ -92,7 +92,8 @@ impl<P: Protocol> Cluster<P> {
         let Some(server) = self.server(id) else { return Ok(()) };
         let status = server.log.status();
         let standing = (status.leads, status.term);
-        if standing != server.standing {
+        let is_new = standing != server.standing;
+        if is_new {
             server.standing = standing;
             server.waiting.clear();
             server.reads.clear();
@@ -102,6 +103,11 @@ impl<P: Protocol> Cluster<P> {
                     .begins(status.term, machine)
                     .map_err(|error| format!("{id}: {error}"))?;
             }
+        }
+        // Votes and promises are what a crash must not undo.
+        if is_new && self.options.faults.crashes && self.chance.permille(80) {
+            let after = self.chance.below(4_000);
+            self.plan(after, Event::Crash(id));
         }
         let Some(server) = self.server(id) else { return Ok(()) };
         if status.committed.0 > server.machine.index {
