@@ -29,6 +29,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a server may take to welcome a worker.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a server is asked whether it is still there, and how long it may take to say so. One that was stopped or cut off keeps its
+/// connections; the others wait for this worker meanwhile.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The flow-control windows of HTTP/2: a slow reader of output must not hold up reports.
 const WINDOW_BYTES: u32 = 4 << 20;
 
@@ -351,6 +355,9 @@ async fn connect(server: &str, tls: Option<&TlsConnector>) -> Result<Channel, Fa
         .map_err(|error| Failure::Broken(error.to_string()))?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES * 2);
     let connected = match tls.filter(|_| server.starts_with("https://")) {

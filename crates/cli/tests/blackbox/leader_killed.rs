@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rota_api::{ClusterStatus, Job, Page};
 
 use crate::harness::{
-    Api, Arena, Chance, PATIENCE, Record, Server, Workload, knob, one_at_a_time, until, verdict,
+    Api, Arena, Chance, PATIENCE, Record, Server, Signal, Workload, knob, one_at_a_time, until,
+    verdict,
 };
 
 /// What the run did to the servers.
@@ -15,6 +16,8 @@ use crate::harness::{
 struct Harm {
     /// Kills of the server that led.
     leaders: u64,
+    /// Leaders that were stopped for a while, so that they did not know that another one had taken over.
+    pauses: u64,
     /// Kills of another one.
     followers: u64,
     /// Kills while tasks ran.
@@ -26,7 +29,7 @@ struct Harm {
 #[test]
 fn whatever_was_acknowledged_survives_leaders_that_are_killed_again_and_again() {
     let _turn = one_at_a_time();
-    let kills = knob("ROTA_TEST_KILLS", 20);
+    let kills = knob("ROTA_TEST_KILLS", 12);
     let mut chance = Chance::for_test("leader_killed");
     let arena = Arena::new();
     let mut servers = arena.servers(&mut chance, 3, &[]);
@@ -36,7 +39,7 @@ fn whatever_was_acknowledged_survives_leaders_that_are_killed_again_and_again() 
     let api = Api::of(&listen);
     let mut worker = arena.worker_of("steady", &servers, &["--cpus", "8"]);
     worker.start(api);
-    let tasks = knob("ROTA_TEST_TASKS", 2_000);
+    let tasks = knob("ROTA_TEST_TASKS", 1_000);
     let work = Workload::new(&arena.ledger, &mut chance, tasks, (300, 1_500));
     let harm = thread::scope(|scope| {
         for _ in 0..4 {
@@ -59,6 +62,7 @@ fn whatever_was_acknowledged_survives_leaders_that_are_killed_again_and_again() 
     verdict::nothing_is_lost_or_doubled(&record, &done);
     verdict::everything_ran_once(&record, &done, &arena.ledger);
     every_server_tells_the_same(&servers);
+    assert!(harm.pauses > 0, "void: no leader was stopped");
     assert!(harm.leaders >= kills / 2, "void: {} leaders were killed", harm.leaders);
     assert!(
         harm.in_the_middle >= kills / 4,
@@ -81,6 +85,11 @@ fn harass(
     while harm.leaders + harm.followers < kills {
         chance.pause(100, 900);
         let leader = leader(api);
+        if chance.percent(25) {
+            pause(servers, leader, chance);
+            harm.pauses += 1;
+            continue;
+        }
         let other = chance.percent(20);
         let victim = if other { (leader + 1) % servers.len() } else { leader };
         let running = arena.ledger.running();
@@ -98,6 +107,32 @@ fn harass(
         servers[victim].wait_ready();
     }
     harm
+}
+
+/// Stops the leader for a while. When it goes on, it must not answer from what it knew: the others have gone on.
+fn pause(servers: &mut [Server], leader: usize, chance: &mut Chance) {
+    let others: Vec<_> = (0..servers.len())
+        .filter(|place| *place != leader)
+        .map(|place| servers[place].listen)
+        .collect();
+    servers[leader].process().signal(Signal::STOP);
+    let others = Api::of(&others);
+    outage(others);
+    let path = "/v1/queues/default";
+    let change = serde_json::json!({ "running_max": chance.between(1_000, 1_000_000) });
+    until("a change that is acknowledged", PATIENCE, || {
+        let answer = others.json("PATCH", path, &change).ok()?;
+        (answer.status == 200).then_some(())
+    });
+    servers[leader].process().signal(Signal::CONT);
+    let seen: serde_json::Value = until("an answer of the one that was stopped", PATIENCE, || {
+        let answer = servers[leader].api().send("GET", path, &[], b"").ok()?;
+        (answer.status == 200).then(|| answer.json())
+    });
+    assert_eq!(
+        seen["running_max"], change["running_max"],
+        "a server that was overtaken answered: {seen}"
+    );
 }
 
 /// Which server leads, from 0.
