@@ -1,5 +1,6 @@
 //! The history of finished work, for handlers: reads wait for the disk on threads that may.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use tracing::warn;
 const PRUNE_EVERY: Duration = Duration::from_secs(300);
 /// Rows that are removed at a time, so that writers get their turn.
 const PRUNE_ROWS: usize = 2_000;
+
+/// Tasks that lie this close together are read at once, with what lies between them.
+const CLOSE: u32 = 1_000;
 
 /// Reads finished work. Does not keep the files open: connections may outlive the core thread, which owns them.
 #[derive(Clone)]
@@ -52,25 +56,26 @@ impl History {
         self.read(move |history| history.attempts(task)).await
     }
 
-    /// The last ended attempt of each of a job's tasks from `from` to `to`, both included.
+    /// The last ended attempt of each of these tasks of a job. What lies between them is passed over.
     pub(crate) async fn last_attempts(
         &self,
-        from: TaskId,
-        to: u32,
-    ) -> Result<Vec<AttemptRecord>, HistoryError> {
+        job: JobId,
+        wanted: BTreeSet<u32>,
+    ) -> Result<BTreeMap<u32, AttemptRecord>, HistoryError> {
         self.read(move |history| {
-            let mut last: Vec<AttemptRecord> = Vec::new();
-            let mut next = Some(from.index);
-            while let Some(index) = next.filter(|index| *index <= to) {
-                let page = history.attempts_of_job(from.job, index, 1_000)?;
+            let mut last = BTreeMap::new();
+            let mut next = wanted.first().copied();
+            while let Some(index) = next {
+                // Those that lie close together are read at once.
+                let close = wanted.range(index..index.saturating_add(CLOSE)).count().max(1);
+                let page = history.attempts_of_job(job, index, close)?;
                 for record in page.items {
-                    if record.attempt.task.index > to {
-                        return Ok(last);
+                    let index = record.attempt.task.index;
+                    if wanted.contains(&index) {
+                        last.insert(index, record);
                     }
-                    last.pop_if(|known| known.attempt.task == record.attempt.task);
-                    last.push(record);
                 }
-                next = page.next;
+                next = page.next.and_then(|reached| wanted.range(reached..).next().copied());
             }
             Ok(last)
         })

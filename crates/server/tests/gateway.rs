@@ -321,6 +321,37 @@ async fn who_follows_waits_for_a_worker_that_is_away_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_tasks_far_apart_tells_the_last_attempt_of_each() {
+    let world = World::new().await;
+    let mut job = noop_job("a", 20);
+    job["task"][0]["retry"] = json!({"max": 1, "backoff": "1ms"});
+    world.submit(&job).await;
+    let mut worker = world.worker("n", 1).await;
+    let failed = |code| {
+        let kind = Some(pb::failed::Kind::Exit(code));
+        pb::report::End::Failed(pb::Failed { kind, ..Default::default() })
+    };
+    let attempts = refs(&worker.starts(20).await);
+    let ends = |attempt: &pb::AttemptRef| [0, 19].contains(&attempt.index);
+    let (bad, good): (Vec<_>, Vec<_>) = attempts.into_iter().partition(ends);
+    worker.succeed(&good).await;
+    worker.report(&bad, &failed(3)).await;
+    let again = refs(&worker.starts(2).await);
+    worker.report(&again, &failed(4)).await;
+    world.until("/v1/jobs/1", |job| job["state"] == json!("failed")).await;
+    let (_, page) = world.get("/v1/jobs/1/tasks?state=failed").await;
+    let told: Vec<_> = page["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| (&task["index"], &task["attempt"], &task["node"], &task["failure"]["code"]))
+        .collect();
+    let wanted = [json!(0), json!(19), json!(2), json!("n"), json!(4)];
+    let [first, last, attempt, node, code] = &wanted;
+    assert_eq!(told, [(first, attempt, node, code), (last, attempt, node, code)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn following_a_task_that_never_ran_ends_when_it_is_cancelled() {
     let world = World::new().await;
     world.submit(&noop_job("a", 1)).await;

@@ -1,6 +1,6 @@
 //! Tasks: lists, one task, its attempts, why it waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
@@ -8,7 +8,6 @@ use rota_api::{
     Attempt, ErrorCode, Explain, ExplainQueue, Page, Problem, Task, TaskQuery, TaskState,
 };
 use rota_core::command::JobSpec;
-use rota_core::event::AttemptRecord;
 use rota_types::{JobId, NodeId, TaskId};
 
 use super::App;
@@ -136,22 +135,19 @@ fn scan(
     Part { tasks, next: (end < total).then_some(end) }
 }
 
-/// Adds to each task on a page what its last ended attempt tells, and its entry.
+/// Adds to each task on a page what its last ended attempt tells.
 async fn add_attempts(app: &App, job: JobId, tasks: &mut [Task]) -> Answer<()> {
-    let (Some(first), Some(last)) = (tasks.first(), tasks.last()) else { return Ok(()) };
-    let from = TaskId { job, index: first.index };
-    let to = last.index;
     // Only those that tell nothing of a live attempt.
     let wanted = |task: &Task| {
         task.node.is_none() && !matches!(task.state, TaskState::Queued if task.attempt == 0)
     };
-    if !tasks.iter().any(wanted) {
+    let indexes: BTreeSet<u32> =
+        tasks.iter().filter(|task| wanted(task)).map(|task| task.index).collect();
+    if indexes.is_empty() {
         return Ok(());
     }
-    let records = app.history.last_attempts(from, to).await?;
-    let last: BTreeMap<u32, AttemptRecord> =
-        records.into_iter().map(|record| (record.attempt.task.index, record)).collect();
-    let nodes: Vec<NodeId> = last.values().map(|record| record.node).collect();
+    let last = app.history.last_attempts(job, indexes).await?;
+    let nodes = last.values().map(|record| record.node).collect();
     let names = names(app, nodes).await?;
     for task in tasks.iter_mut().filter(|task| wanted(task)) {
         if let Some(record) = last.get(&task.index) {
@@ -162,7 +158,7 @@ async fn add_attempts(app: &App, job: JobId, tasks: &mut [Task]) -> Answer<()> {
     Ok(())
 }
 
-async fn names(app: &App, nodes: Vec<NodeId>) -> Answer<BTreeMap<NodeId, String>> {
+async fn names(app: &App, nodes: BTreeSet<NodeId>) -> Answer<BTreeMap<NodeId, String>> {
     let named = move |view: &View<'_>| -> BTreeMap<NodeId, String> {
         nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
     };
