@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use rota_api::{Counts, JobState, Moment, TaskState};
+use rota_api::{Counts, JobState, Moment, Stream, TaskState};
 use rota_types::Timestamp;
 
 /// What the terminal can show, and how the user wants to see times.
@@ -56,6 +56,12 @@ impl Screen {
             quiet: false,
             fixed: Some(now),
         }
+    }
+
+    /// The standard streams that are terminals.
+    pub(crate) fn terminals(&self) -> Vec<Stream> {
+        let all = [(Stream::Stdout, self.terminal), (Stream::Stderr, self.live)];
+        all.into_iter().filter_map(|(stream, terminal)| terminal.then_some(stream)).collect()
     }
 
     /// Writes a line to standard error. That it can't be written is nobody's concern.
@@ -257,9 +263,9 @@ pub(crate) fn clean(text: &str) -> String {
 }
 
 /// Control characters, and characters that reorder or hide text.
-fn is_harmful(c: char) -> bool {
+pub(crate) fn is_harmful(c: char) -> bool {
     c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ pub(crate) fn failure(attempt: &Attempt, screen: &Screen) -> String {
     let mut text = format!(
         "why: {} ({}) on {}: {}",
         attempt.id,
-        attempt.group,
+        clean(&attempt.group),
         clean(&attempt.node),
         screen.bad(&why)
     );

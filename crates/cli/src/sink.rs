@@ -6,6 +6,7 @@ use rota_api::{Stream, dropped_mark};
 use rota_client::LogPart;
 
 use crate::output::written;
+use crate::screen::is_harmful;
 use crate::trouble::Result;
 
 /// Takes the bytes of one stream of one task.
@@ -18,6 +19,8 @@ pub(crate) struct Sink {
     safe: bool,
     at_line_start: bool,
     escape: Escape,
+    /// The beginning of a character whose other bytes have not come yet.
+    begun: Vec<u8>,
 }
 
 /// How far an escape sequence has been read.
@@ -33,17 +36,20 @@ enum Escape {
 
 impl Sink {
     pub(crate) fn new(stream: Stream, prefix: String, safe: bool) -> Self {
-        Self { stream, prefix, safe, at_line_start: true, escape: Escape::None }
+        Self { stream, prefix, safe, at_line_start: true, escape: Escape::None, begun: Vec::new() }
     }
 
     /// Writes what the task wrote.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
         let text = self.filter(bytes);
-        let result = match self.stream {
-            Stream::Stdout => put(&mut io::stdout().lock(), &text),
-            Stream::Stderr => put(&mut io::stderr().lock(), &text),
-        };
-        written(result)
+        written(self.put(&text))
+    }
+
+    fn put(&self, text: &[u8]) -> io::Result<()> {
+        match self.stream {
+            Stream::Stdout => put(&mut io::stdout().lock(), text),
+            Stream::Stderr => put(&mut io::stderr().lock(), text),
+        }
     }
 
     /// Writes what the task wrote, and how much of it is missing before that.
@@ -59,6 +65,11 @@ impl Sink {
 
     /// Ends the last line if the task did not: the next one is another task's.
     pub(crate) fn finish(&mut self) -> Result<()> {
+        let mut text = Vec::new();
+        self.give_up(&mut text);
+        if !text.is_empty() {
+            written(self.put(&text))?;
+        }
         if self.at_line_start || self.prefix.is_empty() { Ok(()) } else { self.write(b"\n") }
     }
 
@@ -87,9 +98,13 @@ impl Sink {
 
     /// Lets text and colours through; shows everything else that a terminal would act on.
     fn safe_byte(&mut self, byte: u8, text: &mut Vec<u8>) {
+        if byte.is_ascii() {
+            self.give_up(text);
+        }
         match (std::mem::take(&mut self.escape), byte) {
             (Escape::None, 0x1b) => self.escape = Escape::Begun,
-            (Escape::None, b'\n' | b'\t' | b' '..=b'~' | 0x80..) => text.push(byte),
+            (Escape::None, b'\n' | b'\t' | b' '..=b'~') => text.push(byte),
+            (Escape::None, 0x80..) => self.part_of_char(byte, text),
             (Escape::None, b'\r') => {}
             (Escape::None, byte) => text.extend(byte.escape_ascii()),
             (Escape::Begun, b'[') => self.escape = Escape::Parameters(Vec::new()),
@@ -114,6 +129,36 @@ impl Sink {
                 self.safe_byte(byte, text);
             }
         }
+    }
+
+    /// Lets characters through as soon as they are whole. What is none, or would deceive, becomes visible.
+    fn part_of_char(&mut self, byte: u8, text: &mut Vec<u8>) {
+        self.begun.push(byte);
+        match std::str::from_utf8(&self.begun) {
+            Ok(whole) => {
+                for c in whole.chars() {
+                    if is_harmful(c) {
+                        text.extend(c.escape_default().to_string().into_bytes());
+                    } else {
+                        text.extend(c.encode_utf8(&mut [0; 4]).as_bytes());
+                    }
+                }
+                self.begun.clear();
+            }
+            // More has to come.
+            Err(error) if error.error_len().is_none() => {}
+            Err(_) if self.begun.len() == 1 => self.give_up(text),
+            Err(_) => {
+                self.begun.pop();
+                self.give_up(text);
+                self.part_of_char(byte, text);
+            }
+        }
+    }
+
+    /// Shows the bytes of a character that did not become whole.
+    fn give_up(&mut self, text: &mut Vec<u8>) {
+        text.extend(self.begun.drain(..).flat_map(u8::escape_ascii));
     }
 }
 
@@ -140,6 +185,28 @@ mod tests {
             filtered("", true, "ünïcode\r\n".as_bytes().chunks(1).collect::<Vec<_>>().as_slice()),
             "ünïcode\n"
         );
+    }
+
+    #[test]
+    fn what_only_looks_like_text_becomes_visible_however_it_is_cut() {
+        let cases: [(&[u8], &str); 5] = [
+            // A control sequence of one character, as a character and as a bare byte.
+            ("a\u{9b}2J\u{9d}0;t\u{9c}".as_bytes(), "a\\u{9b}2J\\u{9d}0;t\\u{9c}"),
+            (b"\x9b2J\x1b\x9b", "\\x9b2J\\x1b\\x9b"),
+            ("a\u{202e}b\u{61c}名🦀".as_bytes(), "a\\u{202e}b\\u{61c}名🦀"),
+            // Characters that end too early, and one that is no character.
+            (b"\xe5\x90\n\xc2\xc3\xbc\xf0\x9f", "\\xe5\\x90\n\\xc2ü\\xf0\\x9f"),
+            (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),
+        ];
+        for (bytes, wanted) in cases {
+            for size in 1..=bytes.len() {
+                let mut sink = Sink::new(Stream::Stdout, String::new(), true);
+                let mut text: Vec<u8> =
+                    bytes.chunks(size).flat_map(|chunk| sink.filter(chunk)).collect();
+                sink.give_up(&mut text);
+                assert_eq!(String::from_utf8_lossy(&text), wanted, "in parts of {size}");
+            }
+        }
     }
 
     #[test]

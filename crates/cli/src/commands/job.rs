@@ -383,7 +383,7 @@ async fn each(app: &App, ids: &[u64], act: impl AsyncFn(u64) -> Result<()>) -> R
             if ids.len() == 1 || trouble.code.exit_code() == exit::UNREACHABLE {
                 return Err(trouble);
             }
-            app.screen().note(&format!("job {id}: {}", trouble.message));
+            app.screen().note(&format!("job {id}: {}", clean(&trouble.message)));
             refused.push(trouble);
         }
     }

@@ -26,8 +26,8 @@ const LINE_BYTES: u64 = 512;
   rota logs 17.3#1 --stream stderr the first attempt
   rota logs last --tail 20
 
-Output goes through unchanged when standard output is not a terminal. On a terminal, control
-sequences other than colours are made visible unless --raw is given.")]
+Output goes through unchanged into files and pipes. On a terminal, control sequences other than
+colours are made visible unless --raw is given.")]
 pub(crate) struct LogsArgs {
     /// A job (17, last), a task (17.3) or an attempt (17.3#2)
     #[arg(add = crate::complete::tasks())]
@@ -67,7 +67,8 @@ pub(crate) struct Style {
     /// Only the last lines.
     pub(crate) tail: Option<u64>,
     pub(crate) prefix: bool,
-    pub(crate) safe: bool,
+    /// Streams on which control sequences other than colours are made visible.
+    pub(crate) safe: Vec<Stream>,
 }
 
 /// Prints the output of a job, task or attempt.
@@ -78,7 +79,7 @@ pub(crate) async fn logs(app: &App, args: LogsArgs) -> Result<u8> {
         Which::Stderr => vec![Stream::Stderr],
         Which::Both => vec![Stream::Stdout, Stream::Stderr],
     };
-    let safe = app.screen().terminal && !args.raw;
+    let safe = if args.raw { Vec::new() } else { app.screen().terminals() };
     let mut style = Style { streams, tail: args.tail, prefix: args.prefix, safe };
     if args.target.contains(['.', '#']) {
         let (task, attempt) = select::task(&client, &args.target).await?;
@@ -172,7 +173,7 @@ async fn copy(
     style: &Style,
 ) -> Result<()> {
     let prefix = if style.prefix { format!("{id} | ") } else { String::new() };
-    let mut sink = Sink::new(stream, prefix, style.safe);
+    let mut sink = Sink::new(stream, prefix, style.safe.contains(&stream));
     let query = LogQuery {
         stream: Some(stream),
         attempt: Some(attempt),
@@ -316,7 +317,7 @@ pub(crate) async fn output(client: &Client, task: &Task, style: &Style) -> Resul
     let prefix = if style.prefix { format!("{} | ", task.id) } else { String::new() };
     let mut chunks = Vec::new();
     for stream in &style.streams {
-        let sink = Sink::new(*stream, prefix.clone(), style.safe);
+        let sink = Sink::new(*stream, prefix.clone(), style.safe.contains(stream));
         let kept = detail.map(|detail| match stream {
             Stream::Stdout => (&detail.stdout_tail, detail.stdout_bytes),
             Stream::Stderr => (&detail.stderr_tail, detail.stderr_bytes),
@@ -329,10 +330,15 @@ pub(crate) async fn output(client: &Client, task: &Task, style: &Style) -> Resul
             kept => match fetch(client, &full, *stream).await {
                 Ok(bytes) => bytes,
                 // The record's end is better than nothing.
-                Err(_) if kept.is_some() => {
-                    kept.map_or_else(Vec::new, |(tail, _)| tail.clone().into_bytes())
-                }
-                Err(trouble) => return Err(trouble),
+                Err(trouble) => match kept.filter(|_| {
+                    matches!(trouble.code, ErrorCode::OutputExpired | ErrorCode::OutputUnavailable)
+                }) {
+                    Some((tail, all)) => {
+                        let missing = all.saturating_sub(tail.len() as u64);
+                        format!("{}{tail}", dropped_mark(missing)).into_bytes()
+                    }
+                    None => return Err(trouble),
+                },
             },
         };
         let bytes = style.tail.map_or(bytes.as_slice(), |lines| last_lines(&bytes, lines)).to_vec();

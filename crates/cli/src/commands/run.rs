@@ -266,7 +266,7 @@ async fn create_queues(app: &App, client: &Client, jobs: &[JobFile]) -> Result<(
 /// Runs one command as if there were nothing in between.
 async fn single(app: &App, client: &Client, job: u64) -> Result<u8> {
     let streams = vec![Stream::Stdout, Stream::Stderr];
-    let style = logs::Style { streams, tail: None, prefix: false, safe: false };
+    let style = logs::Style { streams, tail: None, prefix: false, safe: Vec::new() };
     let task = logs::follow_task(client, &format!("{job}.0"), &style).await?;
     let failure = match (task.state, task.failure) {
         (TaskState::Succeeded, _) => return Ok(exit::OK),
@@ -298,7 +298,7 @@ async fn single(app: &App, client: &Client, job: u64) -> Result<u8> {
 /// Runs many tasks of one command: their output in their order, progress on the side.
 async fn several(app: &App, client: &Client, job: u64) -> Result<u8> {
     let streams = vec![Stream::Stdout, Stream::Stderr];
-    let style = logs::Style { streams, tail: None, prefix: false, safe: false };
+    let style = logs::Style { streams, tail: None, prefix: false, safe: app.screen().terminals() };
     let mut progress = Progress::new(app.screen(), true);
     let mut window = logs::Window::new(job);
     let (mut pace, mut more) = (Pace::new(), true);
@@ -369,7 +369,7 @@ async fn file(app: &App, client: &Client, submitted: &[Submitted]) -> Result<u8>
     app.out.page(&rota_api::Page { items: jobs.clone(), ..rota_api::Page::default() })?;
     if app.out.is_for_people() {
         for job in &jobs {
-            results(client, job).await?;
+            results(app, client, job).await?;
         }
         for job in jobs.iter().filter(|job| job.state == JobState::Failed) {
             show_failures(app, client, job).await?;
@@ -387,10 +387,10 @@ async fn file(app: &App, client: &Client, submitted: &[Submitted]) -> Result<u8>
 }
 
 /// Prints what the single tasks of a job wrote: arrays work, single tasks report.
-async fn results(client: &Client, job: &Job) -> Result<()> {
+async fn results(app: &App, client: &Client, job: &Job) -> Result<()> {
     let shown = client.job(job.id, false).await?;
     let streams = vec![Stream::Stdout];
-    let style = logs::Style { streams, tail: None, prefix: false, safe: false };
+    let style = logs::Style { streams, tail: None, prefix: false, safe: app.screen().terminals() };
     let single =
         shown.groups.iter().filter(|group| group.tasks == 1 && group.counts.succeeded == 1);
     for group in single.take(RESULTS_SHOWN) {
