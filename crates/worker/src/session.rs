@@ -70,8 +70,9 @@ pub(crate) struct Connector {
     pub(crate) outputs: Outputs,
 }
 
-/// A session that lasted less was none: the next attempt to connect waits longer, not shorter.
-const SESSION_MIN: Duration = Duration::from_secs(1);
+/// A session that lasted less was none: the next attempt to connect waits longer, not shorter. So a server that welcomes and closes
+/// is not asked without end, and one that crashes again and again has its worker back soon.
+const SESSION_MIN: Duration = PAUSE_MIN;
 /// How long a worker may be without a session before it says why.
 const SILENCE: Duration = Duration::from_secs(5);
 
