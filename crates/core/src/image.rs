@@ -341,6 +341,25 @@ impl State {
         Ok(())
     }
 
+    /// Whether a walk over the whole state, such as [`digest`](Self::digest), looks at no more than this many bytes, each thing counted as
+    /// [`THING_BYTES`] at least. Answers as soon as that is known.
+    #[must_use]
+    pub fn is_walked_within(&self, bytes: u64) -> bool {
+        let Self { jobs, tasks, nodes, queues, servers, keys, tokens, kv, .. } = self;
+        let things = [tasks.len(), nodes.len(), queues.len(), servers.len(), keys.len()];
+        let more = [tokens.len(), kv.pairs.len(), kv.sessions.len()];
+        let things = things.into_iter().chain(more).map(|count| count as u64);
+        let things = things.chain([kv.usage.claims]).fold(0, u64::saturating_add);
+        let fixed = things.saturating_mul(THING_BYTES).saturating_add(kv.usage.bytes);
+        let mut groups = jobs.iter().flat_map(|(_, job)| job.groups.iter()).map(|group| {
+            let ranges = group.array.ranges().count().saturating_add(group.fresh.ranges().count());
+            let bytes = group.action.len().saturating_add(ranges.saturating_mul(8));
+            THING_BYTES.saturating_add(bytes as u64)
+        });
+        let left = bytes.checked_sub(fixed);
+        left.and_then(|left| groups.try_fold(left, u64::checked_sub)).is_some()
+    }
+
     /// A digest of the whole state: equal prefixes of the log give equal digests (I7). Costs a walk over the state; detects
     /// accidents, not attacks.
     #[must_use]
@@ -352,6 +371,9 @@ impl State {
         hasher.finish()
     }
 }
+
+/// What one thing of the state costs at least, in bytes of a walk over it.
+pub const THING_BYTES: u64 = 256;
 
 /// FNV-1a, taken eight bytes at a time where they come so (Fowler, Noll and Vo).
 struct Fnv(u64);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rota_core::State;
 use rota_core::command::{
     AttemptEnd, Backoff, CancelTasks, Command, Failure, FailureKind, GroupSpec, IdempotencyKey,
-    JobSpec, NodeSpec, Outcome, QueueSpec, Rejection, RetryRule, SubmitJobs,
+    JobSpec, NodeSpec, Outcome, QueueSpec, Rejection, Reply, RetryRule, SubmitJobs,
 };
 use rota_core::event::Event;
 use rota_core::image::{BadImage, KeyUse, Record};
@@ -283,7 +283,7 @@ fn keys_end_at_their_limits_in_length_and_number() {
         index: LogIndex(1),
         at: Default::default(),
         steady: Steady(0),
-        commands: ["last", "beyond", "last"]
+        commands: ["last", "2", "beyond", "2", "1"]
             .map(|key| {
                 let idempotency = Some(IdempotencyKey { key: key.into(), digest: [0; 16] });
                 Command::SubmitJobs(SubmitJobs { jobs: vec![job(1)], idempotency })
@@ -291,9 +291,39 @@ fn keys_end_at_their_limits_in_length_and_number() {
             .into(),
     };
     let outcomes = full.apply(&entry).outcomes;
-    let (value, limit) = (IDEMPOTENCY_KEYS_MAX as u64 + 1, IDEMPOTENCY_KEYS_MAX as u64);
-    let what = "remembered idempotency keys";
-    assert!(outcomes[0].is_ok());
-    assert_eq!(outcomes[1], Err(Rejection::Limit { what, value, limit }));
-    assert!(outcomes[2].is_ok(), "a repeated request needs no new key");
+    let replayed = outcomes.iter().map(|outcome| match outcome {
+        Ok(Reply::Submitted { replayed, .. }) => *replayed,
+        other => panic!("{other:?}"),
+    });
+    // "last" is the last key that fits. All are of one age, so the smallest, "1", makes room for "beyond".
+    assert_eq!(replayed.collect::<Vec<_>>(), [false, true, false, true, false]);
+}
+
+#[test]
+fn versions_and_reasons_end_at_their_limits_and_are_printable() {
+    node_edge(NAME_BYTES_MAX as u64, |node, bytes| node.version = text(bytes));
+    let cancelled = |reason: Box<str>| {
+        let mut state = State::new();
+        let submit = Command::SubmitJobs(SubmitJobs { jobs: vec![job(1)], idempotency: None });
+        let cancel = CancelTasks { job: JobId(1), tasks: None, grace: Span(0), reason };
+        let commands = vec![submit, Command::CancelTasks(cancel)];
+        let (at, steady) = (Default::default(), Steady(0));
+        let entry = rota_core::command::Entry { index: LogIndex(1), at, steady, commands };
+        state.apply(&entry).outcomes.swap_remove(1)
+    };
+    edge(MESSAGE_BYTES_MAX as u64, |bytes| cancelled(text(bytes)));
+    let what = |outcome: Outcome| match outcome {
+        Err(Rejection::Invalid { what, .. }) => what,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(what(cancelled("\u{1b}[2J".into())), "cancel.reason");
+    for (field, change) in [
+        ("job.submitter", (|job| job.submitter = "a\nb".into()) as fn(&mut JobSpec)),
+        ("job.labels", |job| job.labels = [("k".into(), "a\tb".into())].into()),
+        ("job.labels", |job| job.labels = [("\u{7f}".into(), "v".into())].into()),
+    ] {
+        let mut spec = job(1);
+        change(&mut spec);
+        assert_eq!(what(submit(vec![spec])), field);
+    }
 }

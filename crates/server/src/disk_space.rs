@@ -25,15 +25,20 @@ impl DiskSpace {
 
     /// Refuses new work if there is less space than what finishing work may need.
     pub(crate) fn check(&self) -> Result<(), Refused> {
-        let free = self.free();
-        if free >= self.reserve_bytes {
+        if self.has_room_for(0) {
             return Ok(());
         }
+        let free = self.free();
         let detail = format!(
             "the disk of the data directory has {free} bytes free, and {} are reserved for finishing what runs; nothing was done",
             self.reserve_bytes
         );
         Err(refuse(ErrorCode::DiskFull, detail))
+    }
+
+    /// Whether this much can be written without touching the reserve.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        self.free() >= self.reserve_bytes.saturating_add(bytes)
     }
 
     /// Bytes that this process may still write. If the file system does not say, nothing is refused.
@@ -65,5 +70,12 @@ mod tests {
         assert_eq!(space(99, 100), Some(507));
         assert_eq!(space(100, 100), None);
         assert_eq!(space(101, 100), None);
+    }
+
+    #[test]
+    fn what_would_touch_the_reserve_has_no_room() {
+        let space = DiskSpace::new(PathBuf::from("."), 100);
+        *space.last.lock().unwrap() = Some((Instant::now() + FRESH, 150));
+        assert_eq!([49, 50, 51].map(|bytes| space.has_room_for(bytes)), [true, true, false]);
     }
 }

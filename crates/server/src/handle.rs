@@ -9,6 +9,7 @@ use rota_core::command::{Command, Outcome};
 use rota_core::server::ServerSpec;
 use rota_ports::FrameSeq;
 use rota_ports::{Change, MessageBytes, SnapshotMeta};
+use rota_types::limits::{BATCH_MAX, ENTRY_BYTES_MAX};
 use rota_types::{AttemptId, LogIndex, NodeId, ServerId, Timestamp};
 use rota_wire::worker::Leaving;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
@@ -23,10 +24,15 @@ pub(crate) const PROPOSALS_MAX: usize = 4_096;
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 128 << 20;
 /// Reads that may wait for the core thread.
 pub(crate) const READS_MAX: usize = 2_048;
+/// Proposals from about this size on are measured before they are taken in.
+const MEASURED_FROM: usize = 2 << 20;
+/// Room in an entry for its own fields and for the plan that goes with it.
+const PLAN_BYTES: usize = 1 << 20;
 /// What byte permits are counted in.
 const BLOCK: usize = 4_096;
 
-const _: () = assert!(PROPOSAL_BYTES_MAX >= 2 * rota_types::limits::ENTRY_BYTES_MAX);
+const _: () = assert!(PROPOSAL_BYTES_MAX >= 2 * ENTRY_BYTES_MAX);
+const _: () = assert!(BATCH_MAX * 64 <= PLAN_BYTES);
 
 /// Everything that can happen to the core thread.
 pub(crate) enum Request {
@@ -247,6 +253,12 @@ pub(crate) enum CoreError {
     /// This server stopped leading meanwhile; a change may or may not have been made.
     #[error("this server stopped leading before the outcome was known")]
     Unknown,
+    /// It does not fit into one entry of the log; nothing was done.
+    #[error("that makes {bytes} bytes in the log, and one entry has at most {max}", max = ENTRY_BYTES_MAX)]
+    TooLarge {
+        /// How large it would be.
+        bytes: usize,
+    },
     /// The process is going down; a change may or may not have been made.
     #[error("the server is shutting down")]
     Stopped,
@@ -338,7 +350,10 @@ impl Core {
         }
         let permits = match urgency {
             Urgency::Finishing => Vec::new(),
-            Urgency::New => self.admit(bytes)?,
+            Urgency::New => {
+                check_size(&commands, bytes)?;
+                self.admit(bytes)?
+            }
         };
         let (reply, answer) = oneshot::channel();
         let proposal = Proposal { commands, bytes, asker: Asker::Caller(reply, permits) };
@@ -421,6 +436,15 @@ impl Core {
     pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 }
 
+/// Refuses what makes no entry of the log. What is small by far is not measured.
+fn check_size(commands: &[Command], bytes: usize) -> Result<(), CoreError> {
+    if bytes < MEASURED_FROM {
+        return Ok(());
+    }
+    let bytes = rota_wire::log::encoded_bytes(commands).saturating_add(PLAN_BYTES);
+    if bytes > ENTRY_BYTES_MAX { Err(CoreError::TooLarge { bytes }) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -449,6 +473,25 @@ mod tests {
         assert!(core.admit(PROPOSAL_BYTES_MAX + 1).is_err());
         let _all = core.admit(PROPOSAL_BYTES_MAX).unwrap();
         assert!(core.admit(1).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_into_one_entry_is_refused() {
+        let checked = |encoded: usize| {
+            let note = |bytes| rota_core::token::Note {
+                who: "x".repeat(bytes).into(),
+                source: "".into(),
+                action: "".into(),
+                commands: 0,
+            };
+            let around = rota_wire::log::encoded_bytes(&[Command::Note(note(encoded))]) - encoded;
+            let command = Command::Note(note(encoded - around));
+            assert_eq!(rota_wire::log::encoded_bytes(std::slice::from_ref(&command)), encoded);
+            check_size(&[command], encoded)
+        };
+        let most = ENTRY_BYTES_MAX - PLAN_BYTES;
+        assert_eq!([most - 1, most].map(checked), [Ok(()), Ok(())]);
+        assert_eq!(checked(most + 1), Err(CoreError::TooLarge { bytes: ENTRY_BYTES_MAX + 1 }));
     }
 
     #[tokio::test]

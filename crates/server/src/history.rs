@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_core::event::AttemptRecord;
 use rota_core::job::FinishedJob;
 use rota_store::StoreError;
 use rota_store::history::{self, Audited, JobFilter, Page, Retention};
-use rota_types::{JobId, LogIndex, TaskId};
+use rota_types::{JobId, LogIndex, TaskId, Timestamp};
 use tokio::sync::watch;
 use tracing::warn;
 
+/// How long reads that are under way may hold up a shutdown.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 /// How often what is too old is removed.
 const PRUNE_EVERY: Duration = Duration::from_secs(300);
 /// Rows that are removed at a time, so that writers get their turn.
@@ -19,6 +21,26 @@ const PRUNE_ROWS: usize = 2_000;
 
 /// Tasks that lie this close together are read at once, with what lies between them.
 const CLOSE: u32 = 1_000;
+
+/// How much faster than time the clock may go, that decides what is old: a clock that jumps ahead must not empty the history before
+/// anybody can set it right, and a server that was off for a month has caught up after two and a half days.
+const CATCH_UP: u64 = 12;
+
+/// The time as far as removing is concerned.
+struct Believed {
+    now: Timestamp,
+    at: Instant,
+}
+
+impl Believed {
+    fn look(&mut self, wall: Timestamp, at: Instant) -> Timestamp {
+        let passed = at.saturating_duration_since(self.at);
+        let passed = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+        let most = self.now.0.saturating_add(passed.saturating_mul(CATCH_UP));
+        *self = Self { now: Timestamp(wall.0.min(most)), at };
+        self.now
+    }
+}
 
 /// Reads finished work. Does not keep the files open: connections may outlive the core thread, which owns them.
 #[derive(Clone)]
@@ -36,6 +58,14 @@ impl From<HistoryError> for crate::rest::problem::Refused {
 }
 
 impl History {
+    /// Waits until nobody has the files open any more, for a few seconds at most.
+    pub(crate) async fn closed(&self) {
+        let deadline = tokio::time::Instant::now() + CLOSE_MAX;
+        while self.0.strong_count() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// A finished job.
     pub(crate) async fn job(&self, id: JobId) -> Result<Option<FinishedJob>, HistoryError> {
         self.read(move |history| history.job(id)).await
@@ -105,11 +135,18 @@ impl History {
     }
 
     /// Removes what is too old, now and then, until `stop`.
-    pub(crate) async fn prune(self, retention: Retention, mut stop: watch::Receiver<bool>) {
+    ///
+    /// `last` is what the clock said when the last entry was recorded: the clock of a machine may be wrong, and jump.
+    pub(crate) async fn prune(
+        self,
+        retention: Retention,
+        last: Timestamp,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut believed = Believed { now: last, at: Instant::now() };
         loop {
-            let more = self
-                .read(move |history| history.prune(&retention, crate::clock::wall(), PRUNE_ROWS))
-                .await;
+            let now = believed.look(crate::clock::wall(), Instant::now());
+            let more = self.read(move |history| history.prune(&retention, now, PRUNE_ROWS)).await;
             let pause = match more {
                 Ok(true) => Duration::from_millis(50),
                 Ok(false) => PRUNE_EVERY,
@@ -122,5 +159,22 @@ impl History {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_jumps_ahead_is_not_believed_at_once_and_one_that_is_set_right_is() {
+        let begin = Instant::now();
+        let mut believed = Believed { now: Timestamp(1_000_000), at: begin };
+        let mut look =
+            |wall, seconds| believed.look(Timestamp(wall), begin + Duration::from_secs(seconds)).0;
+        assert_eq!(look(1_500_000, 1), 1_500_000);
+        assert_eq!(look(900_000_000, 2), 13_500_000);
+        assert_eq!(look(900_000_000, 2), 13_500_000);
+        assert_eq!(look(3_000_000, 3), 3_000_000);
     }
 }

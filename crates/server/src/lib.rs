@@ -16,6 +16,7 @@ mod handle;
 mod history;
 mod listen;
 mod metrics;
+mod opening;
 mod outbox;
 mod peers;
 mod replica;

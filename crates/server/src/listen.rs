@@ -1,5 +1,7 @@
 //! Accepts connections: HTTP/1.1 and HTTP/2 (with gRPC on it) on one port, over TLS if the server has an identity.
 
+mod first_bytes;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::auth::{Connection, Secured};
+use first_bytes::FirstBytes;
 
 /// Streams that one connection may have open: a browser, or a worker with its two streams, needs far fewer.
 pub(crate) const STREAMS_MAX: u32 = 128;
@@ -27,6 +30,9 @@ pub(crate) const HEADERS_MAX: usize = 64;
 /// Bytes of one request's headers, line included; checked exactly by `guard`, here against floods.
 pub(crate) const HEADER_BYTES_MAX: usize = 16 << 10;
 
+/// Open files that are not for connections: those of the log, of snapshots and of the history, links to other servers.
+const FILES_RESERVE: usize = 256;
+/// How long the first bytes of a connection may take, and then the headers of each request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long proving who one is may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +47,15 @@ pub(crate) async fn serve(
 ) {
     let server = Arc::new(Serving { builder: builder(), router, tls });
     let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(connections_max));
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let places = places(connections_max, files);
+    if places < connections_max {
+        info!(
+            places,
+            "fewer connections than asked for: the limit on open files (ulimit -n) is low"
+        );
+    }
+    let connections = Arc::new(Semaphore::new(places));
     loop {
         let place = tokio::select! {
             place = Arc::clone(&connections).acquire_owned() => place,
@@ -70,6 +84,13 @@ pub(crate) async fn serve(
     if tokio::time::timeout(DRAIN_TIMEOUT, graceful.shutdown()).await.is_err() {
         debug!("gave up on connections that did not end");
     }
+}
+
+/// How many connections may be open if this many files may be: at least half of them, and otherwise all but the reserve.
+fn places(connections_max: usize, files: Option<u64>) -> usize {
+    let Some(files) = files else { return connections_max };
+    let files = usize::try_from(files).unwrap_or(usize::MAX);
+    connections_max.min(files.saturating_sub(FILES_RESERVE).max(files / 2)).max(1)
 }
 
 fn builder() -> Builder<TokioExecutor> {
@@ -128,7 +149,8 @@ impl Serving {
             request
         });
         let service = TowerToHyperService::new(router);
-        let serving = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let stream = TokioIo::new(FirstBytes::new(stream, HEADER_TIMEOUT));
+        let serving = self.builder.serve_connection(stream, service).into_owned();
         if let Err(error) = watcher.watch(serving).await {
             debug!(%error, "connection ended");
         }
@@ -152,5 +174,17 @@ impl Tls {
     fn peer(&self, stream: &TlsStream<TcpStream>) -> Result<Option<Peer>, IdentityError> {
         let chain = stream.get_ref().1.peer_certificates();
         chain.and_then(|chain| chain.first()).map(|own| peer_of(own, &self.cluster)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_open_files_for_everything_else() {
+        let files = [None, Some(10_255), Some(10_256), Some(10_257), Some(512), Some(100), Some(0)];
+        let found = files.map(|files| places(10_000, files));
+        assert_eq!(found, [10_000, 9_999, 10_000, 10_000, 256, 50, 1]);
     }
 }

@@ -9,17 +9,19 @@ use rota_core::State;
 use rota_ports::SnapshotMeta;
 use rota_store::disk::Disk;
 use rota_store::history::History;
+use rota_store::snapshot::{self, Snapshot};
 use rota_store::wal::LogReader;
-use rota_store::{Identity, StoreError, recover, snapshot};
+use rota_store::{Identity, StoreError, recover};
 use rota_types::LogIndex;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{error, warn};
 
+use crate::disk_space::DiskSpace;
 use crate::handle::{Core, Request, SnapshotFailed, SnapshotMade, SnapshotResult};
 use crate::replica::Replica;
 
-/// Live tasks up to which the core thread takes a digest of its state for comparison: a few milliseconds.
-const DIGEST_TASKS_MAX: u64 = 10_000;
+/// Bytes of the state up to which the core thread takes a digest of it for comparison: a few milliseconds.
+const DIGEST_BYTES_MAX: u64 = 4 << 20;
 
 /// Decides when to begin a snapshot, and knows what the last one covers.
 pub(crate) struct Snapshots {
@@ -47,6 +49,7 @@ pub(crate) struct Files {
     pub(crate) reader: LogReader,
     pub(crate) history: Arc<History>,
     pub(crate) core: Core,
+    pub(crate) space: Arc<DiskSpace>,
 }
 
 impl Snapshots {
@@ -109,7 +112,7 @@ impl Snapshots {
         }
         let index = state.index();
         let Some(meta) = replica.snapshot_meta(index) else { return };
-        let digest = (state.live_tasks() <= DIGEST_TASKS_MAX).then(|| state.digest());
+        let digest = state.is_walked_within(DIGEST_BYTES_MAX).then(|| state.digest());
         let files = self.files.clone();
         let thread = std::thread::Builder::new().name("snapshot".to_owned());
         let spawned = thread.spawn(move || {
@@ -163,20 +166,23 @@ impl Drop for Snapshots {
 fn make(files: &Files, meta: SnapshotMeta, digest: Option<u64>) -> SnapshotResult {
     let index = meta.index;
     let again = |error: StoreError| SnapshotFailed::Again(error.to_string());
-    let Files { disk, identity, reader, history, .. } = files;
-    let mut state = match snapshot::latest(disk.as_ref()).map_err(again)? {
+    let Files { disk, identity, reader, history, space, .. } = files;
+    let (mut state, bytes) = match newest(files).map_err(again)? {
         Some(before) => {
-            let before = snapshot::open(disk, identity, before).map_err(again)?;
-            State::restore(before.records().map_err(again)?).map_err(again)?
+            // A quarter more, for what was added since.
+            let bytes = before.bytes() + before.bytes() / 4;
+            room(space, bytes)?;
+            (State::restore(before.records().map_err(again)?).map_err(again)?, Some(bytes))
         }
-        None => State::new(),
+        None => (State::new(), None),
     };
-    for entry in recover::decoded(reader.entries(state.index().next())) {
-        if state.index() >= index {
-            break;
-        }
+    let mut entries = recover::decoded(reader.entries(state.index().next()));
+    while state.index() < index
+        && let Some(entry) = entries.next()
+    {
         state.apply(&entry.map_err(again)?);
     }
+    room(space, bytes.unwrap_or_else(|| entries.bytes()))?;
     if state.index() != index {
         let reason = format!("the log on the disk ends at entry {}, before {index}", state.index());
         return Err(SnapshotFailed::Again(reason));
@@ -198,4 +204,36 @@ fn make(files: &Files, meta: SnapshotMeta, digest: Option<u64>) -> SnapshotResul
         snapshot::write(disk.as_ref(), identity, &meta, state.records()).map_err(again)?;
     let covered = written.previous.unwrap_or(LogIndex(0));
     Ok(SnapshotMade { bytes: written.bytes, meta, covered })
+}
+
+/// The newest snapshot that is whole. Those that are damaged are put out of the way, so that the next one can take their place; the log
+/// reaches back to the one before.
+fn newest(files: &Files) -> Result<Option<Snapshot>, StoreError> {
+    let Files { disk, identity, .. } = files;
+    for index in snapshot::list(disk.as_ref())?.into_iter().rev() {
+        match snapshot::open(disk, identity, index) {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(StoreError::Damage(damage)) => {
+                let aside = snapshot::set_aside(disk.as_ref(), index)?;
+                error!(
+                    %damage,
+                    "a snapshot is damaged and is now {aside}; an older one and the log take its place: look after the disk"
+                );
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
+/// Refuses to write this many bytes if they would go into what is reserved for finishing work.
+fn room(space: &DiskSpace, bytes: u64) -> Result<(), SnapshotFailed> {
+    if space.has_room_for(bytes) {
+        return Ok(());
+    }
+    let free = space.free();
+    Err(SnapshotFailed::Again(format!(
+        "about {bytes} bytes are needed besides the reserve for finishing work, and the disk of the data directory has {free} bytes \
+         free: make room"
+    )))
 }

@@ -1,5 +1,7 @@
 //! Servers of a cluster in one process: what one of them misses while it is away, and what it does where it does not lead.
 
+#![expect(clippy::unwrap_used, reason = "in tests, a failure is a panic")]
+
 mod common;
 
 use std::collections::BTreeMap;

@@ -126,9 +126,9 @@ impl FsDisk {
         let made = dir.recursive(true).mode(0o700).create(path);
         made.map_err(StoreError::io("creating", &text))?;
         let path = path.canonicalize().map_err(StoreError::io("opening", &text))?;
-        if let Some(parent) = path.parent() {
-            // Best effort: a parent that can't be opened for reading can't be synced.
-            let _synced = File::open(parent).and_then(|parent| parent.sync_all());
+        // Any of those above may have been made just now, or before a crash. Best effort: one that can't be read can't be synced.
+        for above in path.ancestors().skip(1) {
+            let _synced = File::open(above).and_then(|above| above.sync_all());
         }
         Ok(Self { path })
     }

@@ -41,6 +41,8 @@ pub struct HistoryOptions {
     pub commit_every: Duration,
     /// Records that may wait to be written. Feeding more waits for the disk.
     pub pending_max: usize,
+    /// Bytes that they may take, roughly, before the same happens.
+    pub pending_bytes_max: usize,
     /// Bytes of the database that are kept in memory.
     pub cache_bytes: usize,
 }
@@ -50,6 +52,7 @@ impl Default for HistoryOptions {
         Self {
             commit_every: Duration::from_millis(100),
             pending_max: 1 << 20,
+            pending_bytes_max: 256 << 20,
             cache_bytes: 64 << 20,
         }
     }

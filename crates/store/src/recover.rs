@@ -138,22 +138,34 @@ impl Recovered {
 /// Decodes entries on their way. After an error nothing more comes.
 #[must_use]
 pub fn decoded(entries: Entries) -> DecodedEntries {
-    DecodedEntries { entries: Some(entries) }
+    DecodedEntries { entries: Some(entries), bytes: 0 }
 }
 
 /// Entries of the log, decoded.
 pub struct DecodedEntries {
     entries: Option<Entries>,
+    bytes: u64,
+}
+
+impl DecodedEntries {
+    /// How large the entries were that have been read so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
 }
 
 impl Iterator for DecodedEntries {
     type Item = Result<Entry, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.entries.as_mut()?.next()?.and_then(|(index, entry)| match entry.kind {
-            EntryKind::Command => rota_wire::log::decode_entry(index, &entry.bytes)
-                .map_err(|source| StoreError::Entry { index, source }),
-            EntryKind::Internal => Ok(Entry::internal(index)),
+        let entry = self.entries.as_mut()?.next()?.and_then(|(index, entry)| {
+            self.bytes += entry.bytes.len() as u64;
+            match entry.kind {
+                EntryKind::Command => rota_wire::log::decode_entry(index, &entry.bytes)
+                    .map_err(|source| StoreError::Entry { index, source }),
+                EntryKind::Internal => Ok(Entry::internal(index)),
+            }
         });
         if entry.is_err() {
             self.entries = None;
@@ -279,11 +291,8 @@ fn set_aside(
     notes: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     for (index, error) in damaged {
-        let name = snapshot::file_name(index);
         let StoreError::Damage(damage) = error else { continue };
-        let aside = format!("damaged-{name}");
-        disk.rename(&name, &aside).map_err(StoreError::io("renaming", &name))?;
-        disk.sync_names().map_err(StoreError::io("syncing the directory of", &aside))?;
+        let aside = snapshot::set_aside(disk, index)?;
         notes.push(format!(
             "{damage}; an older snapshot and the log took its place, and nothing is lost; it is now {aside}: look after the disk"
         ));

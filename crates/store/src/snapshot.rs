@@ -53,12 +53,24 @@ pub fn write(
     records: impl Iterator<Item = Record>,
 ) -> Result<Written, StoreError> {
     let described = Described { meta: meta.clone(), installed: false };
-    let mut writer = prepare(disk, identity, &described, TEMPORARY)?;
-    for record in records {
-        let added = writer.add(&rota_wire::snapshot::encode_record(&record));
-        added.map_err(StoreError::io("writing", TEMPORARY))?;
+    let write = || {
+        let mut writer = prepare(disk, identity, &described, TEMPORARY)?;
+        for record in records {
+            let added = writer.add(&rota_wire::snapshot::encode_record(&record));
+            added.map_err(StoreError::io("writing", TEMPORARY))?;
+        }
+        finish(disk, &mut writer, meta.index, TEMPORARY)
+    };
+    let written = write();
+    if written.is_err() {
+        clear(disk, TEMPORARY);
     }
-    finish(disk, writer, meta.index, TEMPORARY)
+    written
+}
+
+/// Removes what a failed attempt has left: on a full disk the log needs the space. What can't be removed now goes at the next start.
+fn clear(disk: &dyn Disk, temporary: &str) {
+    let _removed = disk.remove(temporary);
 }
 
 /// Begins a file.
@@ -82,7 +94,7 @@ fn prepare(
 /// Makes a file durable under its name, and removes the oldest.
 fn finish(
     disk: &dyn Disk,
-    mut writer: Writer,
+    writer: &mut Writer,
     index: LogIndex,
     temporary: &str,
 ) -> Result<Written, StoreError> {
@@ -112,6 +124,18 @@ pub fn list(disk: &dyn Disk) -> Result<Vec<LogIndex>, StoreError> {
     Ok(indexes.collect())
 }
 
+/// Renames the snapshot at `index`, which is damaged, so that it is in nobody's way and can still be looked at. Returns its new name.
+///
+/// # Errors
+/// If the file system refuses.
+pub fn set_aside(disk: &dyn Disk, index: LogIndex) -> Result<String, StoreError> {
+    let name = file_name(index);
+    let aside = format!("damaged-{name}");
+    disk.rename(&name, &aside).map_err(StoreError::io("renaming", &name))?;
+    disk.sync_names().map_err(StoreError::io("syncing the directory of", &aside))?;
+    Ok(aside)
+}
+
 /// The newest snapshot, if there is one.
 ///
 /// # Errors
@@ -130,10 +154,11 @@ pub fn open(
     index: LogIndex,
 ) -> Result<Snapshot, StoreError> {
     let described = Described { meta: SnapshotMeta::solo(index), installed: false };
-    let mut snapshot = Snapshot { disk: Arc::clone(disk), identity: *identity, described };
+    let mut snapshot =
+        Snapshot { disk: Arc::clone(disk), identity: *identity, described, bytes: 0 };
     let (mut chunks, described) = snapshot.chunks()?;
     while chunks.next_chunk()?.is_some() {}
-    snapshot.described = described;
+    (snapshot.described, snapshot.bytes) = (described, chunks.length);
     Ok(snapshot)
 }
 
@@ -142,6 +167,7 @@ pub struct Snapshot {
     disk: Arc<dyn Disk>,
     identity: Identity,
     described: Described,
+    bytes: u64,
 }
 
 impl Snapshot {
@@ -149,6 +175,12 @@ impl Snapshot {
     #[must_use]
     pub fn index(&self) -> LogIndex {
         self.described.meta.index
+    }
+
+    /// How many bytes the file has.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// What it is of.

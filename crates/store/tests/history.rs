@@ -349,13 +349,13 @@ fn a_history_of_another_server_or_of_garbage_is_refused() {
 
 #[test]
 fn a_feeder_that_is_faster_than_the_disk_waits_and_loses_nothing() {
-    for pending_max in 1..=3 {
+    let options =
+        HistoryOptions { commit_every: Duration::from_secs(3_600), ..HistoryOptions::default() };
+    let by_number = (1..=3).map(|pending_max| HistoryOptions { pending_max, ..options });
+    let by_bytes =
+        [1, 1_000].map(|pending_bytes_max| HistoryOptions { pending_bytes_max, ..options });
+    for options in by_number.chain(by_bytes) {
         let directory = tempfile::tempdir().expect("a directory");
-        let options = HistoryOptions {
-            commit_every: Duration::from_secs(3_600),
-            pending_max,
-            ..HistoryOptions::default()
-        };
         let path = directory.path().join("history");
         let history = History::open(&path, &IDENTITY, options, |error| panic!("{error}"));
         let history = history.expect("opens");
@@ -364,6 +364,7 @@ fn a_feeder_that_is_faster_than_the_disk_waits_and_loses_nothing() {
             let (index, at, events) = twin.entry(&mut chance);
             history.feed(index, at, &events);
         }
+        assert!(history.durable_index() > LogIndex(0), "{options:?}: nobody waited for the disk");
         twin.compare(&history, &mut chance);
     }
 }

@@ -25,6 +25,16 @@ pub fn encode_entry(at: Timestamp, steady: Steady, commands: &[Command]) -> Arc<
     Arc::from(body.encode_to_vec())
 }
 
+/// How many bytes these commands take in an entry.
+#[must_use]
+pub fn encoded_bytes(commands: &[Command]) -> usize {
+    let bytes = commands.iter().map(|command| {
+        let bytes = pb::Command::from(command).encoded_len();
+        1 + prost::length_delimiter_len(bytes) + bytes
+    });
+    bytes.sum()
+}
+
 /// Decodes the entry at `index`.
 ///
 /// # Errors

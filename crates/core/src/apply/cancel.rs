@@ -3,10 +3,10 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use rota_types::limits::GRACE_MAX;
+use rota_types::limits::{GRACE_MAX, MESSAGE_BYTES_MAX};
 use rota_types::{JobId, RangeSet, Span, TaskId};
 
-use crate::apply::submit::limit;
+use crate::apply::submit::{check_printable, limit};
 use crate::command::{CancelTasks, Outcome, Rejection, Reply};
 use crate::event::Event;
 use crate::job::{Slot, TaskState};
@@ -30,6 +30,8 @@ impl State {
     ) -> Outcome {
         let CancelTasks { job, tasks, grace, reason } = cancel;
         limit("grace in µs", grace.0, GRACE_MAX.0)?;
+        limit("cancel.reason bytes", reason.len() as u64, MESSAGE_BYTES_MAX as u64)?;
+        check_printable("cancel.reason", reason)?;
         let size = self.jobs.get(*job).ok_or(Rejection::UnknownJob(*job))?.tasks();
         let all = RangeSet::from_range(0, size);
         let tasks = tasks.as_ref().unwrap_or(&all);

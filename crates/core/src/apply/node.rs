@@ -7,7 +7,7 @@ use rota_types::limits::{NODE_ATTEMPTS_MAX, NODES_MAX};
 use rota_types::{NodeId, TaskId};
 
 use crate::apply::report::Ending;
-use crate::apply::submit::{check_labels, check_name, check_resources, limit};
+use crate::apply::submit::{check_labels, check_name, check_resources, check_text, limit};
 use crate::command::{NodeSpec, Outcome, Rejection, Reply};
 use crate::event::{AttemptState, Event};
 use crate::node::Node;
@@ -17,6 +17,7 @@ impl State {
     pub(super) fn register_node(&mut self, spec: &NodeSpec, events: &mut Vec<Event>) -> Outcome {
         check_name("node.name", &spec.name)?;
         check_labels("node.labels", &spec.labels)?;
+        check_text("node.version", &spec.version)?;
         check_resources("node.capacity", &spec.capacity)?;
         limit("node.attempts_max", u64::from(spec.attempts_max), u64::from(NODE_ATTEMPTS_MAX))?;
         let id = match self.node_names.get(&spec.name) {

@@ -36,6 +36,7 @@ impl State {
         }
         let count = u32::try_from(submit.jobs.len()).unwrap_or(u32::MAX);
         if let Some(IdempotencyKey { key, digest }) = &submit.idempotency {
+            self.make_room_for_a_key();
             let key: Arc<str> = Arc::from(key.as_ref());
             let used_at = self.steady;
             self.keys_by_age.insert((used_at, Arc::clone(&key)));
@@ -51,15 +52,19 @@ impl State {
         };
         limit("Idempotency-Key bytes", key.len() as u64, IDEMPOTENCY_KEY_BYTES_MAX as u64)?;
         match self.keys.get(key.as_ref()) {
-            None => {
-                let keys = (self.keys.len() as u64).saturating_add(1);
-                limit("remembered idempotency keys", keys, IDEMPOTENCY_KEYS_MAX as u64)?;
-                Ok(None)
-            }
+            None => Ok(None),
             Some(used) if used.digest == *digest => {
                 Ok(Some(Reply::Submitted { first: used.first, count: used.count, replayed: true }))
             }
             Some(_) => Err(Rejection::IdempotencyConflict(key.clone())),
+        }
+    }
+
+    /// Forgets the oldest keys if there are as many as there may be: new work goes before the memory of old.
+    fn make_room_for_a_key(&mut self) {
+        while self.keys.len() >= IDEMPOTENCY_KEYS_MAX {
+            let Some((_, oldest)) = self.keys_by_age.pop_first() else { return };
+            self.keys.remove(&oldest);
         }
     }
 
@@ -166,7 +171,7 @@ pub(super) fn require(holds: bool, what: &'static str, why: &'static str) -> Res
 /// Checks a job by itself. Returns how many tasks it has.
 fn check_job(spec: &JobSpec) -> Result<u64, Rejection> {
     check_name("job.name", &spec.name)?;
-    limit("job.submitter bytes", spec.submitter.len() as u64, NAME_BYTES_MAX as u64)?;
+    check_text("job.submitter", &spec.submitter)?;
     limit(
         "job.priority",
         u64::from(spec.priority.unsigned_abs()),
@@ -230,14 +235,25 @@ fn check_constraint(constraint: &Constraint) -> Result<(), Rejection> {
 /// Refuses names that are empty, too long or hold control characters.
 pub(super) fn check_name(what: &'static str, name: &str) -> Result<(), Rejection> {
     require(!name.is_empty(), what, "must not be empty")?;
-    require(!name.chars().any(char::is_control), what, "must not hold control characters")?;
-    limit(what, name.len() as u64, NAME_BYTES_MAX as u64)
+    check_text(what, name)
+}
+
+/// Refuses what is longer than a name or holds control characters.
+pub(super) fn check_text(what: &'static str, text: &str) -> Result<(), Rejection> {
+    check_printable(what, text)?;
+    limit(what, text.len() as u64, NAME_BYTES_MAX as u64)
+}
+
+pub(super) fn check_printable(what: &'static str, text: &str) -> Result<(), Rejection> {
+    require(!text.chars().any(char::is_control), what, "must not hold control characters")
 }
 
 pub(super) fn check_labels(what: &'static str, labels: &Labels) -> Result<(), Rejection> {
     limit(what, labels.len() as u64, LABELS_MAX as u64)?;
     labels.iter().try_for_each(|(key, value)| {
         require(!key.is_empty(), what, "a label's key is empty")?;
+        check_printable(what, key)?;
+        check_printable(what, value)?;
         limit("label key bytes", key.len() as u64, LABEL_KEY_BYTES_MAX as u64)?;
         limit("label value bytes", value.len() as u64, LABEL_VALUE_BYTES_MAX as u64)
     })

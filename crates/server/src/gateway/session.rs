@@ -17,6 +17,8 @@ use crate::outbox::{Ending, Outbox, Pending, Start};
 const BATCHES_MAX: usize = 8;
 /// Roughly the bytes of a report without its tails.
 const REPORT_BYTES: usize = 128;
+/// Bytes of reports that are put into one entry of the log.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 /// Assignments in one message: with the largest actions it stays within the limit of a message.
 const STARTS_MAX: usize = 1_024;
 /// Bytes of actions in one message.
@@ -181,10 +183,10 @@ impl Session {
             }
         }
         while !decoded.is_empty() {
-            let rest = decoded.split_off(decoded.len().min(BATCH_MAX));
+            let rest = decoded.split_off(batch_of(&decoded));
             let batch = std::mem::replace(&mut decoded, rest);
             let Ok(permit) = Arc::clone(batches).acquire_owned().await else { return false };
-            let bytes = batch.iter().map(|report| REPORT_BYTES + report.detail.len()).sum();
+            let bytes = batch.iter().map(report_bytes).sum();
             let commands = vec![Command::EndAttempts(batch)];
             let asker = Asker::Session(permit);
             self.core.tell(Request::Propose(Proposal { commands, bytes, asker }));
@@ -312,6 +314,21 @@ fn report_of(
         }
     }
     pb::report_from_wire(node, report)
+}
+
+/// Roughly the bytes of a report in an entry of the log.
+fn report_bytes(report: &AttemptReport) -> usize {
+    REPORT_BYTES + report.detail.len()
+}
+
+/// How many of these go into one entry: as many as may be, and as fit.
+fn batch_of(reports: &[AttemptReport]) -> usize {
+    let mut bytes = 0;
+    let fitting = reports.iter().take(BATCH_MAX).take_while(|report| {
+        bytes += report_bytes(report);
+        bytes <= BATCH_BYTES_MAX
+    });
+    fitting.count().max(1)
 }
 
 fn keep_tail(bytes: &mut Vec<u8>, max: usize) {

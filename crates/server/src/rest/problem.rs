@@ -127,6 +127,10 @@ impl From<CoreError> for Refused {
                 "this server stopped leading before it learnt whether that was recorded",
             )
             .retry_after(Core::RETRY_AFTER),
+            CoreError::TooLarge { .. } => refuse(
+                ErrorCode::LimitExceeded,
+                format!("{error}; nothing was done: submit fewer jobs at a time"),
+            ),
             CoreError::Stopped => refuse(ErrorCode::ShuttingDown, "the server goes down")
                 .retry_after(Core::RETRY_AFTER),
         }

@@ -7,7 +7,8 @@ use std::time::Instant;
 use rota_core::event::{AttemptRecord, Event};
 use rota_core::job::FinishedJob;
 use rota_core::token::Noted;
-use rota_types::{AttemptId, JobId, LogIndex, Timestamp};
+use rota_types::limits::NOTE_BYTES_MAX;
+use rota_types::{AttemptId, JobId, LogIndex, RangeSet, Timestamp};
 use rota_wire::history::TasksCancelled;
 
 use super::HistoryOptions;
@@ -37,6 +38,8 @@ struct PendingState {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Batch {
     pub last: LogIndex,
+    /// Roughly how much memory it takes.
+    bytes: usize,
     pub jobs: BTreeMap<JobId, Arc<FinishedJob>>,
     pub attempts: BTreeMap<AttemptId, AttemptRecord>,
     pub cancelled: Vec<TasksCancelled>,
@@ -52,18 +55,20 @@ impl Batch {
     fn take(&mut self, at: Timestamp, event: &Event) {
         match event {
             Event::AttemptEnded(record) => {
+                self.bytes += record_bytes(record);
                 self.attempts.insert(record.attempt, AttemptRecord::clone(record));
             }
-            Event::TasksCancelled { job, tasks, reason } => self.cancelled.push(TasksCancelled {
-                job: *job,
-                tasks: tasks.clone(),
-                reason: reason.clone(),
-                at,
-            }),
+            Event::TasksCancelled { job, tasks, reason } => {
+                self.bytes += ROW_BYTES + set_bytes(tasks) + reason.len();
+                let (tasks, reason) = (tasks.clone(), reason.clone());
+                self.cancelled.push(TasksCancelled { job: *job, tasks, reason, at });
+            }
             Event::JobFinished(job) => {
+                self.bytes += job_bytes(job);
                 self.jobs.insert(job.id, Arc::new(FinishedJob::clone(job)));
             }
             Event::Noted(noted) => {
+                self.bytes += ROW_BYTES + NOTE_BYTES_MAX;
                 let index = self.last.0;
                 let part = self.noted.range((index, 0)..).count();
                 let key = (index, u32::try_from(part).unwrap_or(u32::MAX));
@@ -91,6 +96,25 @@ impl Batch {
     }
 }
 
+/// What a row takes besides its content.
+const ROW_BYTES: usize = 256;
+
+fn record_bytes(record: &AttemptRecord) -> usize {
+    let message = record.failure.as_ref().map_or(0, |failure| failure.message.len());
+    ROW_BYTES + record.detail.len() + message
+}
+
+fn job_bytes(job: &FinishedJob) -> usize {
+    let groups = job.spec.groups.iter();
+    let spec: usize =
+        groups.map(|group| ROW_BYTES + group.action.len() + set_bytes(&group.array)).sum();
+    ROW_BYTES + spec + set_bytes(&job.failed) + set_bytes(&job.cancelled)
+}
+
+fn set_bytes(set: &RangeSet) -> usize {
+    set.ranges().count().saturating_mul(8)
+}
+
 impl Pending {
     pub(super) fn new(durable: LogIndex, options: HistoryOptions) -> Self {
         Self {
@@ -113,9 +137,7 @@ impl Pending {
     }
 
     pub(super) fn feed(&self, index: LogIndex, at: Timestamp, events: &[Event]) {
-        let full = |state: &mut PendingState| {
-            state.open.len() >= self.options.pending_max && !state.failed
-        };
+        let full = |state: &mut PendingState| self.is_filled(&state.open, 1) && !state.failed;
         let state = self.stored.wait_while(self.lock(), full);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         if index <= state.open.last || state.failed {
@@ -123,15 +145,20 @@ impl Pending {
         }
         // The thread that writes looks again by itself once it knows of something: waking it for every entry would cost more than
         // the entry.
-        let (known, before) = (state.open.last > state.durable, state.open.len());
+        let (known, before) = (state.open.last > state.durable, self.is_filled(&state.open, 2));
         state.open.last = index;
         for event in events {
             state.open.take(at, event);
         }
-        let hurry = self.options.pending_max / 2;
-        if !known || (before < hurry && state.open.len() >= hurry) {
+        if !known || (!before && self.is_filled(&state.open, 2)) {
             self.fed.notify_one();
         }
+    }
+
+    /// Whether a batch holds as much as one may, or this part of it.
+    fn is_filled(&self, batch: &Batch, part: usize) -> bool {
+        let HistoryOptions { pending_max, pending_bytes_max, .. } = self.options;
+        batch.len() >= pending_max / part || batch.bytes >= pending_bytes_max / part
     }
 
     pub(super) fn durable_index(&self) -> LogIndex {
@@ -165,8 +192,7 @@ impl Pending {
                 return None;
             }
             let pause = not_before.saturating_duration_since(Instant::now());
-            let hurry =
-                state.closed || state.flush || state.open.len() >= self.options.pending_max / 2;
+            let hurry = state.closed || state.flush || self.is_filled(&state.open, 2);
             if ready && (hurry || pause.is_zero()) {
                 break;
             }

@@ -28,8 +28,8 @@ pub(super) fn prune(
     let write = begin_write(database)?;
     let mut left = rows.max(1);
     let mut more = false;
-    while let Some(job) = oldest_to_go(&write, retention, now)? {
-        if left == 0 || !remove_rows(&write, job, &mut left)? {
+    while let Some(oldest) = oldest_to_go(&write, retention, now)? {
+        if left == 0 || !remove_rows(&write, oldest, &mut left)? {
             more = true;
             break;
         }
@@ -65,12 +65,12 @@ fn remove_notes(
     }
 }
 
-/// The job that finished first, if it is not to be kept.
+/// The job that finished first and when, if it is not to be kept.
 fn oldest_to_go(
     write: &WriteTransaction,
     retention: &Retention,
     now: Timestamp,
-) -> Result<Option<JobId>, StoreError> {
+) -> Result<Option<(Timestamp, JobId)>, StoreError> {
     let by_age = write.open_table(BY_AGE).map_err(failed("reading"))?;
     let meta = write.open_table(META).map_err(failed("reading"))?;
     let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
@@ -79,12 +79,16 @@ fn oldest_to_go(
     Ok(oldest.and_then(|(key, _)| {
         let (finished, job) = key.value();
         let too_old = now.since(Timestamp(finished)) > retention.age_max;
-        (too_many || too_old).then_some(JobId(job))
+        (too_many || too_old).then_some((Timestamp(finished), JobId(job)))
     }))
 }
 
 /// Removes a job, its attempts first and itself last, so that it can go on another time. Returns whether the job is gone.
-fn remove_rows(write: &WriteTransaction, job: JobId, left: &mut usize) -> Result<bool, StoreError> {
+fn remove_rows(
+    write: &WriteTransaction,
+    (finished, job): (Timestamp, JobId),
+    left: &mut usize,
+) -> Result<bool, StoreError> {
     let mut attempts = write.open_table(ATTEMPTS).map_err(failed("writing"))?;
     let span = (job.0, 0, 0, 0)..=(job.0, u32::MAX, u64::MAX, u32::MAX);
     let keys = attempts.range(span).map_err(failed("reading"))?.take(*left);
@@ -115,13 +119,17 @@ fn remove_rows(write: &WriteTransaction, job: JobId, left: &mut usize) -> Result
     if let Some(found) = row.map(|row| decode_job(job, row.value())).transpose()? {
         remove_from_indexes(write, &found)?;
     }
+    // Also if there was no such job, which would be damage: it must not be the oldest for ever.
+    let mut by_age = write.open_table(BY_AGE).map_err(failed("writing"))?;
+    by_age.remove((finished.0, job.0)).map_err(failed("writing"))?;
+    let mut meta = write.open_table(META).map_err(failed("writing"))?;
+    let count = meta.get(KEY_JOBS).map_err(failed("reading"))?.map_or(0, |guard| guard.value());
+    meta.insert(KEY_JOBS, count.saturating_sub(1)).map_err(failed("writing"))?;
     Ok(true)
 }
 
 fn remove_from_indexes(write: &WriteTransaction, job: &FinishedJob) -> Result<(), StoreError> {
     let id = job.id.0;
-    let mut by_age = write.open_table(BY_AGE).map_err(failed("writing"))?;
-    by_age.remove((job.finished_at.0, id)).map_err(failed("writing"))?;
     let mut by_state = write.open_table(BY_STATE).map_err(failed("writing"))?;
     by_state.remove((state_number(job.state()), id)).map_err(failed("writing"))?;
     let mut by_queue = write.open_table(BY_QUEUE).map_err(failed("writing"))?;
@@ -132,9 +140,5 @@ fn remove_from_indexes(write: &WriteTransaction, job: &FinishedJob) -> Result<()
     for (key, value) in &job.spec.labels {
         by_label.remove((&**key, &**value, id)).map_err(failed("writing"))?;
     }
-    let mut meta = write.open_table(META).map_err(failed("writing"))?;
-    let count = meta.get(KEY_JOBS).map_err(failed("reading"))?;
-    let count = count.map_or(0, |guard| guard.value());
-    meta.insert(KEY_JOBS, count.saturating_sub(1)).map_err(failed("writing"))?;
     Ok(())
 }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use rota_ports::SnapshotMeta;
 
 use super::header::Described;
-use super::{Writer, Written, finish, prepare};
+use super::{Writer, Written, clear, finish, prepare};
 use crate::disk::Disk;
 use crate::{Identity, StoreError};
 
 /// The name of the file until it is whole. A snapshot of the server's own may be written at the same time.
 pub(crate) const INCOMING: &str = "incoming.tmp";
 
-/// A snapshot that is being received, record by record. Dropped before [`finish`](Self::finish), it leaves nothing that counts.
+/// A snapshot that is being received, record by record. Dropped before [`finish`](Self::finish), or if that fails, it leaves nothing.
 pub struct Incoming {
     disk: Arc<dyn Disk>,
     described: Described,
     writer: Writer,
+    is_done: bool,
 }
 
 impl Incoming {
@@ -30,8 +31,11 @@ impl Incoming {
         meta: SnapshotMeta,
     ) -> Result<Self, StoreError> {
         let described = Described { meta, installed: true };
-        let writer = prepare(disk.as_ref(), identity, &described, INCOMING)?;
-        Ok(Self { disk: Arc::clone(disk), described, writer })
+        let writer = prepare(disk.as_ref(), identity, &described, INCOMING);
+        if writer.is_err() {
+            clear(disk.as_ref(), INCOMING);
+        }
+        Ok(Self { disk: Arc::clone(disk), described, writer: writer?, is_done: false })
     }
 
     /// Takes in one record, as [`Snapshot::encoded`](super::Snapshot::encoded) gave it out.
@@ -46,8 +50,18 @@ impl Incoming {
     ///
     /// # Errors
     /// If the file system refuses.
-    pub fn finish(self) -> Result<Written, StoreError> {
-        let Self { disk, described, writer } = self;
-        finish(disk.as_ref(), writer, described.meta.index, INCOMING)
+    pub fn finish(mut self) -> Result<Written, StoreError> {
+        let index = self.described.meta.index;
+        let written = finish(self.disk.as_ref(), &mut self.writer, index, INCOMING)?;
+        self.is_done = true;
+        Ok(written)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.is_done {
+            clear(self.disk.as_ref(), INCOMING);
+        }
     }
 }

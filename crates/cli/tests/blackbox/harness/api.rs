@@ -64,8 +64,13 @@ impl Api {
 
     /// Asks for something; fails the test if there is no good answer.
     pub(crate) fn get<T: DeserializeOwned>(self, path: &str) -> T {
-        let answer = self.send("GET", path, &[], b"");
-        answer.unwrap_or_else(|error| panic!("GET {path}: {error}")).expect(200)
+        let ask = || {
+            let answer = self.send("GET", path, &[], b"");
+            let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}"));
+            // No server leads for a moment.
+            (answer.status != 503).then_some(answer)
+        };
+        super::until("an answer to a read", super::PATIENCE, ask).expect(200)
     }
 
     /// Sends JSON.

@@ -1,0 +1,377 @@
+//! Opening the data directory: what it holds is recovered, and the threads that own it are started.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
+use rota_consensus::raft::{self, RaftConfig, RaftLog};
+use rota_control::Controller;
+use rota_core::server::ServerSpec;
+use rota_core::{LEVEL, State};
+use rota_identity::IdentityError;
+use rota_ports::{ReplicatedLog, Store};
+use rota_store::disk::{DirLock, Disk, FsDisk};
+use rota_store::history::{HISTORY_FILE, History, HistoryPlace};
+use rota_store::recover::{Options, Recovered};
+use rota_store::solo::{SoloLimits, SoloLog};
+use rota_store::wal::WalOptions;
+use rota_store::writer::LogWriter;
+use rota_store::{ClusterId, Identity, StoreError, recover};
+use rota_types::{LogIndex, ServerId, Timestamp};
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::auth::{Secured, Tokens};
+use crate::config::{ClusterConfig, LogKind, OnFatal, ServerConfig, StartError};
+use crate::core_thread::{CoreThread, End, Parts};
+use crate::disk_space::DiskSpace;
+use crate::handle::{Core, Request};
+use crate::peers::{Images, Origin, Outside, Peers};
+use crate::replica::Replica;
+use crate::ring::Ring;
+use crate::servers::Servers;
+use crate::snapshots::{Files, Snapshots};
+use crate::start::names;
+
+/// Exit code of a process that can't go on.
+const EXIT_FATAL: i32 = 70;
+
+/// What recovery leaves behind.
+pub(crate) struct Opened {
+    pub(crate) core: Core,
+    pub(crate) history: Arc<History>,
+    pub(crate) ring: Arc<Ring>,
+    pub(crate) origin: Origin,
+    pub(crate) images: Images,
+    pub(crate) thread: JoinHandle<End>,
+    pub(crate) secured: Option<Arc<Secured>>,
+    /// When the last entry was recorded; now, if there is none.
+    pub(crate) recorded_at: Timestamp,
+}
+
+/// What recovery needs.
+pub(crate) struct Opening {
+    pub(crate) config: ServerConfig,
+    /// Where others reach this server.
+    pub(crate) address: String,
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// Told when the core thread has ended, and by whoever shuts the server down.
+    pub(crate) stop: watch::Sender<bool>,
+}
+
+impl Opening {
+    /// Opens the directory.
+    pub(crate) fn open(&self) -> Result<Opened, StartError> {
+        let config = &self.config;
+        let disk = FsDisk::open(&config.data_dir).map_err(|error| unusable(config, error))?;
+        self.open_on(Arc::new(disk))
+    }
+
+    /// Recovers what is on the disk and starts the threads that own it.
+    fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
+        let config = &self.config;
+        let on_fatal = on_fatal(config);
+        let options = options(config);
+        let mut recovered =
+            recover::recover(&disk, &options).map_err(|error| unusable(config, error))?;
+        for note in &recovered.notes {
+            warn!("{note}");
+        }
+        let identity = recovered.identity;
+        let place = HistoryPlace::new(&config.data_dir);
+        let history = open_history(config, &place, &recovered, &on_fatal)?;
+        let (state, log_bytes) = replay(config, &recovered, &history)?;
+        info!(index = %state.index(), jobs = state.job_count(), "recovered");
+        let is_new = state.index() == LogIndex(0);
+        let recorded_at = if is_new { crate::clock::wall() } else { state.now() };
+        let history = Arc::new(history);
+        let (core, requests) = Core::new(state.index());
+        let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
+        let tokens = Arc::new(Tokens::of(&state));
+        let secured = secure(config, identity.server, Arc::clone(&tokens))?;
+        let images = Images {
+            disk: Arc::clone(&disk),
+            identity,
+            history: Arc::downgrade(&history),
+            place,
+            core: core.clone(),
+            tls: secured.as_deref().map(Secured::connector).transpose()?,
+        };
+        let origin = Origin { identity, address: self.address.clone() };
+        let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
+        let start = recovered.start();
+        let log = open_log(config, &mut recovered)?;
+        let Recovered { wal, lock, .. } = recovered;
+        let files = Files {
+            disk,
+            identity,
+            reader: wal.reader(),
+            history: Arc::clone(&history),
+            core: core.clone(),
+            space: Arc::new(DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes)),
+        };
+        let writer = log_writer(wal, &core)?;
+        let parts = Parts {
+            tokens,
+            controller: Controller::new(&state, config.lease),
+            state,
+            servers: servers(config, &origin, peers.clone()),
+            replica: Replica::new(log, writer, peers),
+            core: core.clone(),
+            ring: Arc::clone(&ring),
+            history: Arc::clone(&history),
+            snapshots: Snapshots::new(files, config.snapshot_log_bytes, (start, log_bytes)),
+            on_fatal: Arc::clone(&on_fatal),
+        };
+        let thread = run(parts, requests, (lock, self.stop.clone()))?;
+        Ok(Opened { core, history, ring, origin, images, thread, secured, recorded_at })
+    }
+
+    fn peers(&self, origin: &Origin, images: &Images, core: &Core) -> Arc<Peers> {
+        let outside = Outside { runtime: self.runtime.clone(), stop: self.stop.subscribe() };
+        Peers::new(origin.clone(), images.clone(), core.clone(), outside)
+    }
+}
+
+/// Starts the core thread.
+fn run(
+    parts: Parts,
+    requests: mpsc::Receiver<Request>,
+    (lock, stop): (DirLock, watch::Sender<bool>),
+) -> Result<JoinHandle<End>, StartError> {
+    let on_fatal = Arc::clone(&parts.on_fatal);
+    let thread = std::thread::Builder::new().name("core".to_owned());
+    let run = move || {
+        // Held until everything of the directory is closed.
+        let _lock = lock;
+        // Whoever waits for this thread must hear of its end, also if that is a bug.
+        let ran = catch_unwind(AssertUnwindSafe(|| CoreThread::new(parts).run(&requests)));
+        stop.send_replace(true);
+        ran.unwrap_or_else(|_| {
+            on_fatal("the core thread panicked, which is a bug");
+            End::Failed
+        })
+    };
+    thread.spawn(run).map_err(StartError::Thread)
+}
+
+/// The log, behind what was recovered. In a directory that is new, a founder's log begins with who founds the cluster.
+fn open_log(
+    config: &ServerConfig,
+    recovered: &mut Recovered,
+) -> Result<Box<dyn ReplicatedLog>, StartError> {
+    let Some(cluster) = &config.cluster else {
+        let last = recovered.wal.last_index();
+        return Ok(Box::new(SoloLog::new(last, SoloLimits::default())));
+    };
+    let broken = |error: StoreError| StartError::recover(&config.data_dir, error);
+    let wal = &mut recovered.wal;
+    let is_empty = wal.last_index() == LogIndex(0) && wal.protocol_state().is_none();
+    if is_empty && !cluster.founders.is_empty() {
+        let founders: Vec<ServerId> = cluster.founders.keys().copied().collect();
+        let frame = match cluster.log {
+            LogKind::Raft => raft::founding_frame(LogIndex(0), &founders),
+            LogKind::Paxos => paxos::founding_frame(LogIndex(0), &founders),
+        };
+        let written = wal.append(&frame).and_then(|()| wal.sync());
+        written.map_err(|error| StartError::recover(&config.data_dir, error))?;
+    }
+    let stored = recovered.stored().map_err(broken)?;
+    let refused = |error| StartError::recover(&config.data_dir, error);
+    match cluster.log {
+        LogKind::Raft => {
+            let log = RaftLog::new(RaftConfig::new(cluster.server, draw()), stored);
+            Ok(Box::new(log.map_err(refused)?))
+        }
+        LogKind::Paxos => {
+            let log = PaxosLog::new(PaxosConfig::new(cluster.server, draw()), stored);
+            Ok(Box::new(log.map_err(refused)?))
+        }
+    }
+}
+
+fn servers(config: &ServerConfig, origin: &Origin, peers: Option<Arc<Peers>>) -> Servers {
+    let own = ServerSpec {
+        id: origin.identity.server,
+        address: origin.address.as_str().into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        level: LEVEL,
+    };
+    let founders = config.cluster.iter().flat_map(|cluster| &cluster.founders);
+    let addresses = founders.map(|(id, address)| (*id, Arc::from(address.as_str())));
+    Servers::new(own, addresses.collect(), peers)
+}
+
+fn options(config: &ServerConfig) -> Options {
+    if let Some(ClusterConfig { cluster, server, .. }) = config.cluster {
+        return Options {
+            fresh: Identity { cluster, server },
+            cluster: Some(cluster),
+            server: Some(server),
+            wal: WalOptions::default(),
+        };
+    }
+    let mut cluster = [0; 16];
+    for (half, bytes) in cluster.chunks_mut(8).zip([draw(), draw()]) {
+        half.copy_from_slice(&bytes.to_le_bytes());
+    }
+    let fresh = Identity { cluster: ClusterId(cluster), server: ServerId(1) };
+    Options { fresh, cluster: None, server: None, wal: WalOptions::default() }
+}
+
+fn open_history(
+    config: &ServerConfig,
+    place: &HistoryPlace,
+    recovered: &Recovered,
+    on_fatal: &OnFatal,
+) -> Result<History, StartError> {
+    let on_fatal = Arc::clone(on_fatal);
+    let failed =
+        move |error: StoreError| on_fatal(&format!("the history can't be written: {error}"));
+    place
+        .open(&recovered.identity, recovered.start(), failed)
+        .map_err(|error| unusable(config, error))
+}
+
+/// Applies the log behind the snapshot, feeding the history with what it has not stored. Also answers how many bytes that were. In a cluster
+/// the log itself says later what of it is committed.
+fn replay(
+    config: &ServerConfig,
+    recovered: &Recovered,
+    history: &History,
+) -> Result<(State, u64), StartError> {
+    let broken = |error: StoreError| StartError::recover(&config.data_dir, error);
+    let mut state = recovered.state().map_err(broken)?;
+    let stored = history.durable_index();
+    if stored < state.index() {
+        let reason = format!(
+            "the history ends at entry {stored}, and the snapshot at {} no longer holds what was finished in between: {HISTORY_FILE} was \
+             removed, or is older than the rest",
+            state.index()
+        );
+        return Err(StartError::recover(&config.data_dir, reason));
+    }
+    if config.cluster.is_some() {
+        return Ok((state, 0));
+    }
+    if stored > recovered.wal.last_index() {
+        let reason = format!("the history knows entry {stored}, which the log does not have");
+        return Err(StartError::recover(&config.data_dir, reason));
+    }
+    let mut entries = recovered.entries();
+    for entry in entries.by_ref() {
+        let entry = entry.map_err(broken)?;
+        let applied = state.apply(&entry);
+        history.feed(entry.index, state.now(), &applied.events);
+    }
+    Ok((state, entries.bytes()))
+}
+
+fn log_writer(wal: rota_store::Wal, core: &Core) -> Result<LogWriter, StartError> {
+    let (durable, fatal) = (core.clone(), core.clone());
+    LogWriter::spawn(
+        wal,
+        move |done| durable.tell(Request::Persisted(done.frame, done.took)),
+        move |error| fatal.tell(Request::LogFailed(format!("the log can't be written: {error}"))),
+    )
+    .map_err(StartError::Thread)
+}
+
+fn on_fatal(config: &ServerConfig) -> OnFatal {
+    config.on_fatal.clone().unwrap_or_else(|| {
+        Arc::new(|reason: &str| {
+            eprintln!(
+                "rota: {reason}\nrota: nothing more can be promised, so the process ends; what was acknowledged is on the disk. \
+                 Look at the disk, then start again."
+            );
+            std::process::exit(EXIT_FATAL);
+        })
+    })
+}
+
+fn unusable(config: &ServerConfig, error: StoreError) -> StartError {
+    let path = config.data_dir.clone();
+    match error {
+        StoreError::Io { .. } => StartError::Data {
+            path,
+            reason: error.to_string(),
+            remedy: "check that the directory exists, is writable and has space",
+        },
+        StoreError::InUse { .. } | StoreError::Foreign(_) => StartError::Data {
+            path,
+            reason: error.to_string(),
+            remedy: "each server needs a data directory of its own",
+        },
+        _ => StartError::recover(&path, error),
+    }
+}
+
+/// A number that nobody can guess, from the seed that the standard library draws for its hash maps.
+pub(crate) fn draw() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u64(crate::clock::wall().0);
+    hasher.finish()
+}
+
+/// Takes up the server's identity, if it has one.
+fn secure(
+    config: &ServerConfig,
+    server: ServerId,
+    tokens: Arc<Tokens>,
+) -> Result<Option<Arc<Secured>>, IdentityError> {
+    let dir = config.identity();
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let mut names = names(config);
+    names.0.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    names.0.sort();
+    names.0.dedup();
+    Secured::open(dir, server, names, tokens).map(|secured| Some(Arc::new(secured)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::handle::{CoreError, Urgency};
+    use rota_core::command::{Command, QueueSpec, Reply};
+    use rota_store::mem_disk::MemDisk;
+    use std::sync::mpsc;
+
+    fn create(name: &str) -> Command {
+        Command::CreateQueue(QueueSpec::named(name))
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_acknowledges_nothing_more_and_ends_the_process() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (fatal, told) = mpsc::channel();
+        let mut config = ServerConfig::new(dir.path());
+        config.on_fatal = Some(Arc::new(move |reason: &str| drop(fatal.send(reason.to_owned()))));
+        let disk = MemDisk::new();
+        let (stop, mut stopped) = watch::channel(false);
+        let runtime = tokio::runtime::Handle::current();
+        let mut opening = Opening { config, address: String::new(), runtime, stop };
+        let opened = opening.open_on(Arc::new(disk.clone())).unwrap();
+        let done = opened.core.command(Urgency::New, create("kept")).await.unwrap();
+        assert_eq!(done, (LogIndex(1), Ok(Reply::Done)));
+        disk.fail_after(0, std::io::ErrorKind::Other);
+        let refused = opened.core.command(Urgency::New, create("unknown")).await;
+        assert_eq!(refused.err(), Some(CoreError::Stopped));
+        crate::stopped(&mut stopped).await;
+        let reason = told.recv().unwrap();
+        assert!(reason.starts_with("the log can't be written"), "{reason}");
+        assert_eq!(opened.core.query(|_| ()).await.err(), Some(CoreError::Stopped));
+        opened.thread.join().unwrap();
+        drop(opened.history);
+        // What was acknowledged is there for the next process.
+        opening.stop = watch::Sender::new(false);
+        let opened = opening.open_on(Arc::new(disk.after_kill())).unwrap();
+        let kept = opened.core.query(|view| view.state.queue_named("kept").is_some()).await;
+        assert_eq!(kept, Ok(true));
+        opened.core.tell(Request::Abandon);
+        opened.thread.join().unwrap();
+    }
+}
