@@ -28,7 +28,14 @@ pub(crate) struct LocalConfig {
     pub(crate) workers: u32,
     /// What all workers together offer, if not everything this machine has.
     pub(crate) capacity: Option<Resources>,
+    /// Bytes of output that are kept of attempts that are over.
+    pub(crate) kept_bytes: u64,
 }
+
+/// More than any output has.
+pub(crate) const WHOLE_BYTES: u64 = 1 << 50;
+/// What a worker that goes on for long keeps of attempts that are over.
+pub(crate) const KEPT_BYTES: u64 = 1 << 30;
 
 /// A server with workers that run in this process.
 pub(crate) struct Local {
@@ -62,7 +69,8 @@ impl Local {
         })?;
         let count = config.workers.max(1);
         let servers = [address.clone()];
-        let workers = Workers::start(&config.data, &servers, count, config.capacity.clone());
+        let offered = (config.capacity.clone(), config.kept_bytes);
+        let workers = Workers::start(&config.data, &servers, count, offered);
         let mut local = Self { server, workers, client, address };
         match local.joined(count).await {
             Ok(()) => Ok(local),
@@ -167,18 +175,22 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers of these servers. Together they offer `capacity`, or everything this machine has.
+    /// Starts `count` workers of these servers. Together they offer `capacity`, or everything this machine has, and each keeps so many bytes of output of
+    /// attempts that are over.
     pub(crate) fn start(
         data: &Path,
         servers: &[String],
         count: u32,
-        capacity: Option<Resources>,
+        (capacity, kept_bytes): (Option<Resources>, u64),
     ) -> Self {
         let (shutdown, told) = watch::channel(Shutdown::No);
         let start = |number| {
             let mut config = WorkerConfig::new("", data.join(format!("worker-{number}")));
             config.servers = servers.to_vec();
             config.advertised_server = Some(servers.join(","));
+            // On one's own machine nothing is cut out of the middle: `run` passes output through whole.
+            config.output.head_bytes = WHOLE_BYTES;
+            config.output.total_bytes = kept_bytes;
             let whole = capacity.clone().unwrap_or(config.capacity);
             let share = u64::from(count.max(1));
             config.capacity = Resources::new(whole.cpu_millis / share, whole.memory_bytes / share);

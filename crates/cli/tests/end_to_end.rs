@@ -404,3 +404,18 @@ fn a_mistake_on_the_command_line_is_told_once_and_with_a_remedy() {
     told(&["submit", "--timeout", "99d", "--", "true"], "longer than the limit", "use at most 7d");
     told(&["submit", "--require", "a==b", "--", "true"], "is not a requirement", "zone=a");
 }
+
+#[test]
+fn a_run_of_its_own_passes_output_of_any_length_through() {
+    let temporary = tempfile::tempdir().expect("a directory");
+    std::fs::write(temporary.path().join("config.toml"), "").expect("the configuration is written");
+    let expected: String = (1..=1_000_000).map(|number| format!("{number}\n")).collect();
+    let one = ["run", "--", "seq", "1", "1000000"];
+    let two = ["run", "--array", "1-2", "--", "seq", "1", "1000000"];
+    for (args, times) in [(one.as_slice(), 1), (two.as_slice(), 2)] {
+        let output = rota(temporary.path()).args(args).output().expect("rota runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let whole = output.stdout == expected.repeat(times).into_bytes();
+        assert!(whole, "{args:?}: {} bytes of {}", output.stdout.len(), times * expected.len());
+    }
+}

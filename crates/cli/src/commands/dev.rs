@@ -9,7 +9,7 @@ use rota_worker::Shutdown;
 
 use super::App;
 use crate::commands::run::interrupt;
-use crate::embedded::{Local, LocalConfig, NotStarted};
+use crate::embedded::{KEPT_BYTES, Local, LocalConfig, NotStarted};
 use crate::trouble::{Result, Trouble};
 
 /// `rota dev`
@@ -71,6 +71,7 @@ pub(crate) async fn dev(app: &App, args: DevArgs) -> Result<u8> {
         listen: args.listen,
         workers: args.workers,
         capacity: args.capacity.apply_to_machine()?,
+        kept_bytes: KEPT_BYTES,
     };
     let mut local = Local::start(&config).await.map_err(NotStarted::trouble)?;
     let address = local.address.clone();

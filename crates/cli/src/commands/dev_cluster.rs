@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use super::App;
 use crate::commands::dev::DevArgs;
 use crate::commands::run::interrupt;
-use crate::embedded::Workers;
+use crate::embedded::{KEPT_BYTES, Workers};
 use crate::trouble::{Result, Trouble};
 
 /// How long the servers may take until one of them leads.
@@ -46,7 +46,7 @@ pub(crate) async fn run(app: &App, args: &DevArgs) -> Result<u8> {
     let client = app.client_of(addresses.clone())?;
     ready(&mut members, &client).await?;
     let capacity = args.capacity.apply_to_machine()?;
-    let mut workers = Workers::start(&args.data, &addresses, args.workers, capacity);
+    let mut workers = Workers::start(&args.data, &addresses, args.workers, (capacity, KEPT_BYTES));
     let data =
         serde_json::json!({ "addresses": addresses, "workers": args.workers, "data": args.data });
     app.out.answer(&data, &addresses.join(","), &banner(&members, args, &program))?;

@@ -15,7 +15,7 @@ use rota_client::{Client, fresh_key};
 use rota_worker::Shutdown;
 
 use super::{App, logs, submit};
-use crate::embedded::{Local, LocalConfig, NotStarted};
+use crate::embedded::{Local, LocalConfig, NotStarted, WHOLE_BYTES};
 use crate::follow::{self, Pace, Progress};
 use crate::job_args::{Asked, JobArgs};
 use crate::output::READER_GONE;
@@ -111,6 +111,8 @@ async fn start(app: &App, args: &RunArgs) -> Result<(Local, Option<TemporaryDir>
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         workers: 1,
         capacity: None,
+        // Whatever was printed by then is shown before it could go.
+        kept_bytes: WHOLE_BYTES,
     };
     let reason = match Local::start(&config).await {
         Ok(local) => return Ok((local, None)),
