@@ -257,7 +257,7 @@ impl Connector {
     ) -> std::convert::Infallible {
         loop {
             if let Err(status) = self.output_stream(&mut client, node).await {
-                warn!(%status, "output stream broke");
+                debug!(%status, "output stream broke");
             }
             tokio::time::sleep(PAUSE_MAX).await;
         }
