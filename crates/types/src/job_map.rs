@@ -10,9 +10,9 @@ use crate::JobId;
 const PAGE: usize = 32;
 
 /// A map from job ids to values, in order of the ids. Ids are given out one after the other, so that those of jobs which are not
-/// over stand close together: values lie in pages of a page places, found through a small ordered map. A full page costs a byte
+/// over stand close together: values lie in pages of 32 places, found through a small ordered map. A full page costs a byte
 /// or two for each value, where a node of an ordered map that was filled in order stays half empty; a page with a single survivor
-/// costs `PAGE` places.
+/// costs all 32.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JobMap<V> {
     pages: BTreeMap<u64, Box<Page<V>>>,
