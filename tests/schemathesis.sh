@@ -61,7 +61,7 @@ cat >"$dir/schemathesis.toml" <<'TOML'
 expected-statuses = ["2xx", 404, 409, 410, 422, 429]
 
 [[operations]]
-include-operation-id = ["listJobs", "listJobEvents", "listTasks", "listNodes", "listQueues"]
+include-operation-id = ["listAudit", "listJobs", "listJobEvents", "listTasks", "listNodes", "listQueues"]
 [operations.checks.positive_data_acceptance]
 expected-statuses = ["2xx", 400, 404, 410]
 
