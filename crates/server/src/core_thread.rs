@@ -18,7 +18,7 @@ use rota_core::{LEVEL, State};
 use rota_ports::{Committed, EntryBytes, ReadId, SnapshotMeta};
 use rota_store::history::History;
 use rota_types::limits::BATCH_MAX;
-use rota_types::{LogIndex, NodeId, Steady, Timestamp};
+use rota_types::{LogIndex, NodeId, ServerId, Steady, Timestamp};
 use rota_wire::worker::Leaving;
 use tokio::sync::oneshot;
 use tracing::{debug, error, info, warn};
@@ -91,6 +91,8 @@ pub(crate) struct CoreThread {
     wake_at: Option<Instant>,
     /// The term in which this server leads.
     leading: Option<u64>,
+    /// Who leads, as the rest of the process was told: this server, the term, and who.
+    told: Option<(bool, u64, Option<ServerId>)>,
     /// What waits for the next confirmation that this server leads.
     unconfirmed: Vec<Deferred>,
     /// What waits for a confirmation that was asked for.
@@ -136,6 +138,7 @@ impl CoreThread {
             in_flight: VecDeque::new(),
             wake_at: None,
             leading: None,
+            told: None,
             unconfirmed: Vec::new(),
             confirming: VecDeque::new(),
             confirmed: VecDeque::new(),
@@ -219,8 +222,7 @@ impl CoreThread {
             Request::LinkReset(peer) => self.parts.replica.link_reset(peer),
             Request::Introduced(spec) => {
                 self.parts.servers.introduced(spec);
-                self.parts.servers.link(&self.parts.state, &self.parts.replica);
-                self.look_after_servers();
+                self.servers_changed();
             }
             Request::Steer(steering, reply) => drop(reply.send(self.steer(&steering))),
             Request::Snapshot(index, reply) => {
@@ -380,8 +382,7 @@ impl CoreThread {
     fn commit_internal(&mut self, index: LogIndex) {
         self.parts.state.apply(&Entry::internal(index));
         self.parts.core.note_applied(index);
-        self.parts.servers.link(&self.parts.state, &self.parts.replica);
-        self.look_after_servers();
+        self.servers_changed();
     }
 
     fn commit(&mut self, index: LogIndex, bytes: &EntryBytes) {
@@ -417,10 +418,7 @@ impl CoreThread {
     fn heed(&mut self, events: &[Event]) {
         for event in events {
             match event {
-                Event::ServerChanged(_) | Event::ServerRemoved(_) => {
-                    self.parts.servers.link(&self.parts.state, &self.parts.replica);
-                    self.look_after_servers();
-                }
+                Event::ServerChanged(_) | Event::ServerRemoved(_) => self.servers_changed(),
                 Event::LevelRaised(level) if *level > LEVEL => self.fail(&format!(
                     "the cluster has agreed on feature level {level}, and this version knows {LEVEL} at most: run a newer version"
                 )),

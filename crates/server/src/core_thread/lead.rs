@@ -144,10 +144,22 @@ impl CoreThread {
                 self.elected();
             }
         }
+        let seen = (status.leads, status.term, status.leader);
+        if self.told == Some(seen) {
+            return;
+        }
+        self.told = Some(seen);
         let leader =
             status.leader.map(|id| (id, self.parts.servers.address(&self.parts.state, id)));
         let standing = Standing { leads: status.leads, term: status.term, leader };
         self.parts.core.note_standing(standing);
+    }
+
+    /// Does what follows when the members, or what is known of a server, may have changed.
+    pub(super) fn servers_changed(&mut self) {
+        self.told = None;
+        self.parts.servers.link(&self.parts.state, &self.parts.replica);
+        self.look_after_servers();
     }
 
     fn elected(&mut self) {
