@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use rota_control::Tag;
 use rota_core::command::{Command, Outcome};
 use rota_core::server::ServerSpec;
 use rota_ports::FrameSeq;
-use rota_ports::{Change, MessageBytes, SnapshotMeta};
+use rota_ports::{MessageBytes, SnapshotMeta};
+use rota_server_core::{Answer, Asker, Beat};
+pub(crate) use rota_server_core::{Standing, SteerRefused, Steering};
 use rota_types::limits::{BATCH_MAX, ENTRY_BYTES_MAX};
 use rota_types::{AttemptId, LogIndex, NodeId, ServerId, Timestamp};
 use rota_wire::worker::Leaving;
@@ -49,7 +50,7 @@ pub(crate) enum Request {
     /// A worker's session is over.
     Detach(NodeId, u64),
     /// A worker's heartbeat, with its own clock; acknowledged only if it renewed the lease.
-    Heartbeat { node: NodeId, session: u64, sent_micros: u64 },
+    Heartbeat(Beat),
     /// A worker is about to go.
     Leaving { node: NodeId, session: u64, leaving: Leaving },
     /// A worker has launched attempts: for display.
@@ -98,21 +99,12 @@ pub(crate) enum SnapshotFailed {
 }
 
 /// Commands that go into one entry together.
-pub(crate) struct Proposal {
-    pub(crate) commands: Vec<Command>,
-    /// Roughly their encoded size.
-    pub(crate) bytes: usize,
-    pub(crate) asker: Asker,
-}
+pub(crate) type Proposal = rota_server_core::Proposal<Caller>;
 
 /// Who waits for a proposal.
-pub(crate) enum Asker {
+pub(crate) enum Caller {
     /// Told the outcomes after the commit; dropped if they will not be known. The permits are given back then.
-    Caller(oneshot::Sender<Result<Applied, CoreError>>, Vec<OwnedSemaphorePermit>),
-    /// Told that it is over.
-    Controller(Tag),
-    /// Nobody: what comes of it is seen in the state.
-    Nobody,
+    Call(oneshot::Sender<Result<Applied, CoreError>>, Vec<OwnedSemaphorePermit>),
     /// A worker's session: its outbox tells it what is settled.
     Session(OwnedSemaphorePermit),
 }
@@ -149,45 +141,6 @@ tokio::task_local! {
     pub(crate) static CONSISTENCY: Consistency;
 }
 
-/// What is asked of the log itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Steering {
-    /// Change the members.
-    Members(Vec<Change>),
-    /// Let this server lead.
-    Transfer(ServerId),
-}
-
-/// Nothing was changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum SteerRefused {
-    /// Another server leads, or nobody does.
-    NotLeader,
-    /// Another change is under way.
-    Busy,
-    /// It makes no sense.
-    Invalid(&'static str),
-}
-
-/// Who leads, as far as this server knows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
-    /// Whether this server does.
-    pub(crate) leads: bool,
-    /// Rises with each leader.
-    pub(crate) term: u64,
-    /// Who does, and where it is reached; no address if this server does not know that yet.
-    pub(crate) leader: Option<(ServerId, Arc<str>)>,
-}
-
-impl Standing {
-    /// Whether this server leads or knows who does.
-    pub(crate) fn leader_is_known(&self) -> bool {
-        let elsewhere = self.leader.as_ref().is_some_and(|(_, address)| !address.is_empty());
-        self.leads || elsewhere
-    }
-}
-
 impl Query {
     /// Lets the read see the state, or tells why it can't.
     pub(crate) fn answer(self, view: Result<&View<'_>, CoreError>) {
@@ -196,41 +149,25 @@ impl Query {
     }
 }
 
-impl Asker {
-    /// Tells a caller that its proposal came to nothing, or may have.
-    pub(crate) fn fail(self, why: CoreError) {
-        if let Self::Caller(reply, _permits) = self {
-            drop(reply.send(Err(why)));
-        }
-    }
-}
-
-impl From<rota_ports::ChangeRefused> for SteerRefused {
-    fn from(refused: rota_ports::ChangeRefused) -> Self {
-        match refused {
-            rota_ports::ChangeRefused::NotLeader => Self::NotLeader,
-            rota_ports::ChangeRefused::Busy => Self::Busy,
-            rota_ports::ChangeRefused::Invalid(why) => Self::Invalid(why),
-        }
-    }
-}
-
-impl From<rota_ports::ProposeRefused> for SteerRefused {
-    fn from(refused: rota_ports::ProposeRefused) -> Self {
-        match refused {
-            rota_ports::ProposeRefused::NotLeader => Self::NotLeader,
-            rota_ports::ProposeRefused::Busy => Self::Busy,
+impl Caller {
+    /// Tells a caller what came of its proposal.
+    pub(crate) fn tell(self, answer: Answer) {
+        match self {
+            Self::Call(reply, permits) => {
+                drop(reply.send(match answer {
+                    Answer::Applied(index, outcomes) => Ok(Applied { index, outcomes }),
+                    Answer::NotLeader => Err(CoreError::NotLeader),
+                    Answer::Unknown => Err(CoreError::Unknown),
+                }));
+                drop(permits);
+            }
+            Self::Session(permit) => drop(permit),
         }
     }
 }
 
 /// A session that takes over its node.
-pub(crate) struct Attach {
-    pub(crate) node: NodeId,
-    pub(crate) session: u64,
-    pub(crate) incarnation: u64,
-    pub(crate) outbox: Arc<Outbox>,
-}
+pub(crate) type Attach = rota_server_core::Attach<Arc<Outbox>>;
 
 /// Whether a proposal may be refused because there is too much to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -356,7 +293,8 @@ impl Core {
             }
         };
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { commands, bytes, asker: Asker::Caller(reply, permits) };
+        let asker = Asker::Outside(Caller::Call(reply, permits));
+        let proposal = Proposal { commands, bytes, asker };
         self.tell(Request::Propose(proposal));
         let mut applied = answer.await.map_err(|_| CoreError::Stopped)??;
         if noted {

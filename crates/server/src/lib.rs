@@ -19,11 +19,8 @@ mod metrics;
 mod opening;
 mod outbox;
 mod peers;
-mod replica;
 mod rest;
 mod ring;
-mod servers;
-mod sessions;
 mod snapshots;
 mod start;
 

@@ -6,11 +6,11 @@ use std::thread::JoinHandle;
 
 use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
 use rota_consensus::raft::{self, RaftConfig, RaftLog};
-use rota_control::Controller;
 use rota_core::server::ServerSpec;
 use rota_core::{LEVEL, State};
 use rota_identity::IdentityError;
 use rota_ports::{ReplicatedLog, Store};
+use rota_server_core::Parts;
 use rota_store::disk::{DirLock, Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryPlace};
 use rota_store::recover::{Options, Recovered};
@@ -23,14 +23,14 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::auth::{Secured, Tokens};
+use crate::clock::Clock;
 use crate::config::{ClusterConfig, LogKind, OnFatal, ServerConfig, StartError};
-use crate::core_thread::{CoreThread, End, Parts};
+use crate::core_thread::{CoreThread, End, Hands};
 use crate::disk_space::DiskSpace;
 use crate::handle::{Core, Request};
+use crate::metrics::{Launched, Metrics};
 use crate::peers::{Images, Origin, Outside, Peers};
-use crate::replica::Replica;
 use crate::ring::Ring;
-use crate::servers::Servers;
 use crate::snapshots::{Files, Snapshots};
 use crate::start::names;
 
@@ -112,20 +112,42 @@ impl Opening {
             space: Arc::new(DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes)),
         };
         let writer = log_writer(wal, &core)?;
-        let parts = Parts {
-            tokens,
-            controller: Controller::new(&state, config.lease),
-            state,
-            servers: servers(config, &origin, peers.clone()),
-            replica: Replica::new(log, writer, peers),
+        let hands = Hands {
+            clock: Clock::new(),
+            writer,
+            peers,
             core: core.clone(),
             ring: Arc::clone(&ring),
             history: Arc::clone(&history),
             snapshots: Snapshots::new(files, config.snapshot_log_bytes, (start, log_bytes)),
+            tokens,
+            launched: Launched::default(),
+            metrics: Metrics::new(),
             on_fatal: Arc::clone(&on_fatal),
+            end: None,
         };
+        let parts = (self.parts(&origin, state, log), hands);
         let thread = run(parts, requests, (lock, self.stop.clone()))?;
         Ok(Opened { core, history, ring, origin, images, thread, secured, recorded_at })
+    }
+
+    fn parts(&self, origin: &Origin, state: State, log: Box<dyn ReplicatedLog>) -> Parts {
+        let cluster = self.config.cluster.as_ref();
+        let founders = cluster.into_iter().flat_map(|cluster| &cluster.founders);
+        let own = ServerSpec {
+            id: origin.identity.server,
+            address: origin.address.as_str().into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            level: LEVEL,
+        };
+        Parts {
+            state,
+            lease: self.config.lease,
+            log,
+            own,
+            configured: founders.map(|(id, at)| (*id, Arc::from(at.as_str()))).collect(),
+            is_sole: cluster.is_none(),
+        }
     }
 
     fn peers(&self, origin: &Origin, images: &Images, core: &Core) -> Arc<Peers> {
@@ -136,17 +158,17 @@ impl Opening {
 
 /// Starts the core thread.
 fn run(
-    parts: Parts,
+    (parts, hands): (Parts, Hands),
     requests: mpsc::Receiver<Request>,
     (lock, stop): (DirLock, watch::Sender<bool>),
 ) -> Result<JoinHandle<End>, StartError> {
-    let on_fatal = Arc::clone(&parts.on_fatal);
+    let on_fatal = Arc::clone(&hands.on_fatal);
     let thread = std::thread::Builder::new().name("core".to_owned());
     let run = move || {
         // Held until everything of the directory is closed.
         let _lock = lock;
         // Whoever waits for this thread must hear of its end, also if that is a bug.
-        let ran = catch_unwind(AssertUnwindSafe(|| CoreThread::new(parts).run(&requests)));
+        let ran = catch_unwind(AssertUnwindSafe(|| CoreThread::new(parts, hands).run(&requests)));
         stop.send_replace(true);
         ran.unwrap_or_else(|_| {
             on_fatal("the core thread panicked, which is a bug");
@@ -189,18 +211,6 @@ fn open_log(
             Ok(Box::new(log.map_err(refused)?))
         }
     }
-}
-
-fn servers(config: &ServerConfig, origin: &Origin, peers: Option<Arc<Peers>>) -> Servers {
-    let own = ServerSpec {
-        id: origin.identity.server,
-        address: origin.address.as_str().into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        level: LEVEL,
-    };
-    let founders = config.cluster.iter().flat_map(|cluster| &cluster.founders);
-    let addresses = founders.map(|(id, address)| (*id, Arc::from(address.as_str())));
-    Servers::new(own, addresses.collect(), peers)
 }
 
 fn options(config: &ServerConfig) -> Options {

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use rota_core::State;
 use rota_ports::SnapshotMeta;
+use rota_server_core::Replica;
 use rota_store::disk::Disk;
 use rota_store::history::History;
 use rota_store::snapshot::{self, Snapshot};
@@ -18,7 +19,6 @@ use tracing::{error, warn};
 
 use crate::disk_space::DiskSpace;
 use crate::handle::{Core, Request, SnapshotFailed, SnapshotMade, SnapshotResult};
-use crate::replica::Replica;
 
 /// Bytes of the state up to which the core thread takes a digest of it for comparison: a few milliseconds.
 const DIGEST_BYTES_MAX: u64 = 4 << 20;

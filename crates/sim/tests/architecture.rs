@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each crate may depend on among the project's own: the arrows of ARCHITECTURE.md. Tests may use `testkit` everywhere.
-const EDGES: [(&str, &[&str]); 18] = [
+const EDGES: [(&str, &[&str]); 19] = [
     ("rota-types", &[]),
     ("rota-core", &["rota-types"]),
     ("rota-policy", &["rota-types", "rota-core"]),
@@ -15,6 +15,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("rota-wire", &["rota-types", "rota-core"]),
     ("rota-store", &["rota-types", "rota-core", "rota-ports", "rota-wire"]),
     ("rota-consensus", &["rota-types", "rota-ports"]),
+    ("rota-server-core", &["rota-types", "rota-core", "rota-control", "rota-ports", "rota-wire"]),
     ("rota-api", &["rota-types", "rota-core", "rota-wire"]),
     ("rota-identity", &[]),
     ("rota-client", &["rota-types", "rota-api", "rota-identity"]),
@@ -25,6 +26,7 @@ const EDGES: [(&str, &[&str]); 18] = [
             "rota-core",
             "rota-policy",
             "rota-control",
+            "rota-server-core",
             "rota-ports",
             "rota-wire",
             "rota-store",
@@ -46,6 +48,7 @@ const EDGES: [(&str, &[&str]); 18] = [
             "rota-policy",
             "rota-control",
             "rota-worker-core",
+            "rota-server-core",
             "rota-ports",
             "rota-wire",
             "rota-store",
@@ -191,6 +194,16 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+#[test]
+fn the_machine_of_a_server_reaches_no_clock_file_socket_or_thread() {
+    let reaching = ["std::time", "std::fs", "std::net", "std::thread", "std::env", "std::process"];
+    for file in files(&root().join("crates/server-core/src")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let found: Vec<_> = reaching.iter().filter(|name| text.contains(*name)).collect();
+        assert_eq!(found, Vec::<&&str>::new(), "{}", file.display());
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rota_core::command::{AttemptReport, Command, NodeSpec, Reply};
+use rota_server_core::{Asker, Beat};
 use rota_types::limits::{BATCH_MAX, TAIL_BYTES_MAX};
 use rota_types::{AttemptId, NodeId, Span, Timestamp};
 use rota_wire::worker as pb;
@@ -10,7 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Status, Streaming};
 use tracing::{debug, info, warn};
 
-use crate::handle::{Asker, Attach, Core, Proposal, Request, Urgency};
+use crate::handle::{Attach, Caller, Core, Proposal, Request, Urgency};
 use crate::outbox::{Ending, Outbox, Pending, Start};
 
 /// Batches of reports of one worker that may wait for their commit.
@@ -132,7 +133,7 @@ impl Session {
             match message.kind {
                 Some(pb::worker_message::Kind::Heartbeat(heartbeat)) => {
                     let (session, sent_micros) = (self.number, heartbeat.sent_micros);
-                    self.core.tell(Request::Heartbeat { node, session, sent_micros });
+                    self.core.tell(Request::Heartbeat(Beat { node, session, sent_micros }));
                     if heartbeat.leaving() != leaving {
                         leaving = heartbeat.leaving();
                         self.core.tell(Request::Leaving { node, session, leaving });
@@ -188,7 +189,7 @@ impl Session {
             let Ok(permit) = Arc::clone(batches).acquire_owned().await else { return false };
             let bytes = batch.iter().map(report_bytes).sum();
             let commands = vec![Command::EndAttempts(batch)];
-            let asker = Asker::Session(permit);
+            let asker = Asker::Outside(Caller::Session(permit));
             self.core.tell(Request::Propose(Proposal { commands, bytes, asker }));
         }
         true

@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use rota_core::State;
 use rota_core::server::{ServerCommand, ServerSpec};
-use rota_ports::{MemberStatus, Role, SnapshotMeta};
+use rota_ports::{MemberStatus, Role};
 use rota_types::ServerId;
 
-use crate::peers::Peers;
 use crate::replica::Replica;
+use crate::shell::Shell;
+
+/// Where servers are reached.
+pub type Addresses = BTreeMap<ServerId, Arc<str>>;
 
 /// How many entries a learner may lack and be made a voter: as many as one exchange brings.
 const CAUGHT_UP: u64 = 64;
 
-/// The core thread's memory of the servers.
+/// The machine's memory of the servers.
 pub(crate) struct Servers {
-    /// `None` if this server runs alone.
-    peers: Option<Arc<Peers>>,
+    is_sole: bool,
     own: ServerSpec,
     /// Addresses of the first configuration, until the log has them.
     configured: BTreeMap<ServerId, Arc<str>>,
@@ -29,13 +31,9 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    pub(crate) fn new(
-        own: ServerSpec,
-        configured: BTreeMap<ServerId, Arc<str>>,
-        peers: Option<Arc<Peers>>,
-    ) -> Self {
+    pub(crate) fn new(own: ServerSpec, configured: Addresses, is_sole: bool) -> Self {
         Self {
-            peers,
+            is_sole,
             own,
             configured,
             introduced: BTreeMap::new(),
@@ -53,8 +51,10 @@ impl Servers {
     }
 
     /// Has a link to every other member.
-    pub(crate) fn link(&self, state: &State, replica: &Replica) {
-        let Some(peers) = &self.peers else { return };
+    pub(crate) fn link(&self, state: &State, replica: &Replica, shell: &mut impl Shell) {
+        if self.is_sole {
+            return;
+        }
         let mut members: Vec<ServerId> = replica.members().iter().map(|member| member.id).collect();
         if !members.contains(&self.own.id) {
             // Not a member yet, or no more: it has to answer those who speak to it.
@@ -62,7 +62,7 @@ impl Servers {
         }
         let others = members.into_iter().filter(|id| *id != self.own.id);
         let addresses = others.map(|id| (id, self.address(state, id)));
-        peers.connect(&addresses.filter(|(_, address)| !address.is_empty()).collect());
+        shell.connect(&addresses.filter(|(_, address)| !address.is_empty()).collect());
     }
 
     /// Notes what a server said of itself.
@@ -78,7 +78,7 @@ impl Servers {
 
     /// What to propose so that the log says what the servers say of themselves. Each thing once per term.
     pub(crate) fn corrections(&mut self, state: &State, replica: &Replica) -> Vec<ServerCommand> {
-        if self.peers.is_none() {
+        if self.is_sole {
             return Vec::new();
         }
         let members: Vec<ServerId> =
@@ -111,12 +111,5 @@ impl Servers {
         };
         let learners = replica.members().into_iter().filter(|member| member.role == Role::Learner);
         learners.filter(has_caught_up).map(|member| member.id).next()
-    }
-
-    /// Gets another server's state.
-    pub(crate) fn fetch(&self, state: &State, image: &SnapshotMeta, from: ServerId) {
-        if let Some(peers) = &self.peers {
-            peers.fetch(from, &self.address(state, from), image.index);
-        }
     }
 }

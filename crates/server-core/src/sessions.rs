@@ -1,4 +1,4 @@
-//! Which nodes have a worker connected, and what each has to be told. Memory of the core thread; rebuilt by reconnects.
+//! Which nodes have a worker connected, and what each has to be told. Rebuilt by reconnects.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -10,47 +10,62 @@ use rota_core::job::{Group, Job};
 use rota_core::task::Attempt;
 use rota_types::{AttemptId, JobId, NodeId, TaskId, Timestamp};
 
-use crate::handle::Attach;
-use crate::outbox::{Ending, Launch, Outbox, Pending, Start};
+use crate::pending::{Ending, Launch, Outbox, Pending, Start};
+use crate::shell::{Attach, Beat};
 
 /// The connected workers.
-#[derive(Default)]
-pub(crate) struct Sessions {
-    connected: BTreeMap<NodeId, Session>,
+pub struct Sessions<O> {
+    connected: BTreeMap<NodeId, Session<O>>,
     launches: BTreeMap<(JobId, usize), Arc<Launch>>,
 }
 
-struct Session {
+struct Session<O> {
     number: u64,
     incarnation: u64,
-    outbox: Arc<Outbox>,
+    outbox: O,
     heard_at: Timestamp,
 }
 
-impl Sessions {
+impl<O> Default for Sessions<O> {
+    fn default() -> Self {
+        Self { connected: BTreeMap::new(), launches: BTreeMap::new() }
+    }
+}
+
+impl<O: Outbox> Sessions<O> {
     /// Whether a worker serves the node now.
-    pub(crate) fn is_connected(&self, node: NodeId) -> bool {
+    #[must_use]
+    pub fn is_connected(&self, node: NodeId) -> bool {
         self.connected.contains_key(&node)
     }
 
     /// Notes that a node's worker was heard of. Returns whether this session has the node.
-    pub(crate) fn heard(&mut self, node: NodeId, number: u64) -> bool {
+    pub(crate) fn heard(&mut self, node: NodeId, number: u64, now: Timestamp) -> bool {
         let session = self.connected.get_mut(&node).filter(|session| session.number == number);
-        session.map(|session| session.heard_at = crate::clock::wall()).is_some()
+        session.map(|session| session.heard_at = now).is_some()
     }
 
     /// When a connected node's worker was last heard of.
-    pub(crate) fn heard_at(&self, node: NodeId) -> Option<Timestamp> {
+    #[must_use]
+    pub fn heard_at(&self, node: NodeId) -> Option<Timestamp> {
         self.connected.get(&node).map(|session| session.heard_at)
     }
 
     /// How many workers are connected.
-    pub(crate) fn len(&self) -> usize {
+    #[must_use]
+    pub fn len(&self) -> usize {
         self.connected.len()
     }
 
+    /// Whether no worker is connected.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.connected.is_empty()
+    }
+
     /// Tells a session that its worker's heartbeat renewed the lease, if the session still has the node.
-    pub(crate) fn renew(&self, node: NodeId, number: u64, sent_micros: u64) {
+    pub(crate) fn renew(&self, beat: Beat) {
+        let Beat { node, session: number, sent_micros } = beat;
         if let Some(session) = self.connected.get(&node).filter(|session| session.number == number)
         {
             session.outbox.put(|pending| pending.renewed = Some(sent_micros));
@@ -58,7 +73,12 @@ impl Sessions {
     }
 
     /// Lets a session take its node over and tells it everything that the node must run, provided that the node's lease runs on.
-    pub(crate) fn attach(&mut self, attach: Attach, state: &State, renews: bool) {
+    pub(crate) fn attach(
+        &mut self,
+        attach: Attach<O>,
+        state: &State,
+        (renews, now): (bool, Timestamp),
+    ) {
         let Attach { node, session, incarnation, outbox } = attach;
         let current = state.node(node).map(|node| (node.spec.incarnation, node.lost));
         if current != Some((incarnation, false)) || !renews {
@@ -80,8 +100,7 @@ impl Sessions {
             pending.full = true;
             pending.start = start;
         });
-        let session =
-            Session { number: session, incarnation, outbox, heard_at: crate::clock::wall() };
+        let session = Session { number: session, incarnation, outbox, heard_at: now };
         if let Some(old) = self.connected.insert(node, session) {
             let ending =
                 if old.incarnation == incarnation { Ending::Renewed } else { Ending::Replaced };
@@ -185,7 +204,7 @@ impl Sessions {
     }
 }
 
-impl Session {
+impl<O: Outbox> Session<O> {
     fn end(&self, ending: Ending) {
         self.outbox.put(|pending| pending.ending = Some(ending));
     }

@@ -1,40 +1,35 @@
 //! This server's end of the replicated log: it drives the log as [`ReplicatedLog`] asks for, and knows who waits for what.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use rota_ports::{
     Change, ChangeRefused, Committed, Effects, EntryBytes, FrameSeq, LogStatus, MemberStatus,
     MessageBytes, ProposeRefused, ReadId, ReplicatedLog, SnapshotMeta,
 };
-use rota_store::writer::LogWriter;
-use rota_types::{LogIndex, ServerId};
+use rota_types::{LogIndex, Monotonic, ServerId, Span};
 
-use crate::peers::Peers;
+use crate::shell::Shell;
 
 /// How long a tick lasts.
-pub(crate) const TICK: Duration = Duration::from_millis(15);
+const TICK: Span = Span::from_millis(15);
 
 /// How often the leader looks for a learner that has caught up.
-const PROMOTE_EVERY: Duration = Duration::from_millis(500);
+const PROMOTE_EVERY: Span = Span::from_millis(500);
 
 /// The log with what it needs around it.
-pub(crate) struct Replica {
+pub struct Replica {
     log: Box<dyn ReplicatedLog>,
-    writer: LogWriter,
-    /// `None` if this server runs alone.
-    peers: Option<Arc<Peers>>,
+    is_sole: bool,
     /// Messages that may leave once the frame is durable, in order of the frames.
     held: VecDeque<(FrameSeq, ServerId, MessageBytes)>,
     last_frame: FrameSeq,
     durable: FrameSeq,
-    next_tick: Instant,
-    next_promotion: Instant,
+    next_tick: Monotonic,
+    next_promotion: Monotonic,
     next_read: ReadId,
 }
 
-/// What the core thread has to do.
+/// What the machine has to do.
 #[derive(Debug, Default)]
 pub(crate) struct Todo {
     /// Entries to apply.
@@ -46,44 +41,37 @@ pub(crate) struct Todo {
 }
 
 impl Replica {
-    pub(crate) fn new(
-        log: Box<dyn ReplicatedLog>,
-        writer: LogWriter,
-        peers: Option<Arc<Peers>>,
-    ) -> Self {
+    pub(crate) fn new(log: Box<dyn ReplicatedLog>, is_sole: bool, now: Monotonic) -> Self {
         Self {
             log,
-            writer,
-            peers,
+            is_sole,
             held: VecDeque::new(),
             last_frame: FrameSeq(0),
             durable: FrameSeq(0),
-            next_tick: Instant::now() + TICK,
-            next_promotion: Instant::now(),
+            next_tick: now.plus(TICK),
+            next_promotion: now,
             next_read: ReadId(1),
         }
     }
 
     /// When the log wants to be ticked; never, if this server runs alone.
-    pub(crate) fn next_tick(&self) -> Option<Instant> {
-        self.peers.as_ref().map(|_| self.next_tick)
+    pub(crate) fn next_tick(&self) -> Option<Monotonic> {
+        (!self.is_sole).then_some(self.next_tick)
     }
 
     /// Ticks if it is time. Ticks that were missed are not made up for: a tick must not be shorter than the others think.
-    pub(crate) fn tick_if_due(&mut self) {
-        let now = Instant::now();
-        if self.peers.is_some() && self.next_tick <= now {
+    pub(crate) fn tick_if_due(&mut self, now: Monotonic) {
+        if !self.is_sole && self.next_tick <= now {
             self.log.tick();
-            self.next_tick = now + TICK;
+            self.next_tick = now.plus(TICK);
         }
     }
 
     /// Whether it is time to look for a learner that has caught up.
-    pub(crate) fn is_promotion_due(&mut self) -> bool {
-        let now = Instant::now();
-        let due = self.peers.is_some() && self.next_promotion <= now;
+    pub(crate) fn is_promotion_due(&mut self, now: Monotonic) -> bool {
+        let due = !self.is_sole && self.next_promotion <= now;
         if due {
-            self.next_promotion = now + PROMOTE_EVERY;
+            self.next_promotion = now.plus(PROMOTE_EVERY);
         }
         due
     }
@@ -101,39 +89,33 @@ impl Replica {
     }
 
     /// Notes that frames are durable, and sends what waited for them.
-    pub(crate) fn persisted(&mut self, frame: FrameSeq) {
+    pub(crate) fn persisted(&mut self, frame: FrameSeq, shell: &mut impl Shell) {
         self.durable = self.durable.max(frame);
-        self.release();
+        self.release(shell);
         self.log.persisted(frame);
     }
 
     /// Carries out what the log wants, and says what is left to the caller.
-    pub(crate) fn poll(&mut self) -> Todo {
+    pub(crate) fn poll(&mut self, shell: &mut impl Shell) -> Todo {
         let Effects { frame, send, send_after, install, committed, reads } = self.log.poll();
         if let Some(frame) = frame {
             self.last_frame = frame.seq;
-            self.writer.append(frame);
+            shell.append(frame);
         }
         for (to, message) in send {
-            self.send(to, message);
+            shell.send(to, message);
         }
         let seq = self.last_frame;
         self.held.extend(send_after.into_iter().map(|(to, message)| (seq, to, message)));
-        self.release();
+        self.release(shell);
         Todo { committed, reads, install }
     }
 
     /// Sends what waited for frames that are durable.
-    fn release(&mut self) {
+    fn release(&mut self, shell: &mut impl Shell) {
         let durable = self.durable;
         while let Some((_, to, message)) = self.held.pop_front_if(|(seq, ..)| *seq <= durable) {
-            self.send(to, message);
-        }
-    }
-
-    fn send(&self, to: ServerId, message: MessageBytes) {
-        if let Some(peers) = &self.peers {
-            peers.send(to, message);
+            shell.send(to, message);
         }
     }
 
@@ -150,14 +132,14 @@ impl Replica {
         Ok(read)
     }
 
-    /// Lets the log drop what a stored image covers: all but what comes after `keep`.
-    pub(crate) fn compact(&mut self, image: SnapshotMeta, keep: LogIndex) {
+    /// Lets the log forget what a stored image covers.
+    pub(crate) fn compact(&mut self, image: SnapshotMeta) {
         self.log.compact(image);
-        self.writer.truncate_before(keep);
     }
 
     /// What has to be stored with an image of the state at `index`.
-    pub(crate) fn snapshot_meta(&self, index: LogIndex) -> Option<SnapshotMeta> {
+    #[must_use]
+    pub fn snapshot_meta(&self, index: LogIndex) -> Option<SnapshotMeta> {
         self.log.snapshot_meta(index)
     }
 
@@ -176,11 +158,15 @@ impl Replica {
         self.log.install_failed();
     }
 
-    pub(crate) fn status(&self) -> LogStatus {
+    /// Where the log stands.
+    #[must_use]
+    pub fn status(&self) -> LogStatus {
         self.log.status()
     }
 
-    pub(crate) fn members(&self) -> Vec<MemberStatus> {
+    /// The members, in order of their ids.
+    #[must_use]
+    pub fn members(&self) -> Vec<MemberStatus> {
         self.log.members()
     }
 }
