@@ -81,7 +81,7 @@ pub struct AddServer {
 }
 
 /// What a server that joins has to know.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServerAdded {
     /// Its number.
     pub id: u64,

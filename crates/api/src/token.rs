@@ -134,6 +134,9 @@ pub struct JoinRequest {
     /// A request for a certificate (PKCS #10, PEM), of a worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Where others will reach it, of a server: a URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
 }
 
 /// Somebody who has joined.
@@ -147,6 +150,9 @@ pub struct Joined {
     /// The authority's private key (PEM); of a server, which signs certificates itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority_key: Option<Secret>,
+    /// Its place in the cluster; of a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<crate::ServerAdded>,
 }
 
 /// A worker wants a new certificate before its own ends.

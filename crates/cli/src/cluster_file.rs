@@ -35,13 +35,28 @@ struct Founder {
     address: String,
 }
 
+/// A new cluster.
+pub(crate) struct Founding {
+    pub(crate) name: String,
+    pub(crate) log: LogKind,
+    /// Where the servers that found it reach each other.
+    pub(crate) founders: BTreeMap<ServerId, String>,
+}
+
 /// The place of a server in the cluster that the file describes: of the one with this number, or of the one that is to listen there.
 pub(crate) fn read(path: &Path, id: Option<u64>, listen: SocketAddr) -> Result<ClusterConfig> {
-    let wrong = |what: String| {
-        let hint = "`rota server --help` shows an example of such a file";
-        let message = format!("{}: {what}", path.display());
-        Trouble::new(ErrorCode::InvalidConfig, message).hint(hint)
+    let Founding { name, log, founders } = founding(path)?;
+    let unknown = || match id {
+        Some(id) => wrong(path, &format!("there is no server with the id {id}")),
+        None => wrong(path, &format!("no server has the address {listen}: give --id or --listen")),
     };
+    let server = itself(&founders, id, listen).ok_or_else(unknown)?;
+    Ok(ClusterConfig::found(&name, log, founders, server))
+}
+
+/// The cluster that the file describes.
+pub(crate) fn founding(path: &Path) -> Result<Founding> {
+    let wrong = |what: String| wrong(path, &what);
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
     let file: ClusterFile = toml::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let log = LogKind::named(&file.log)
@@ -57,12 +72,13 @@ pub(crate) fn read(path: &Path, id: Option<u64>, listen: SocketAddr) -> Result<C
             return Err(wrong(format!("two servers have the id {}", founder.id)));
         }
     }
-    let unknown = || match id {
-        Some(id) => wrong(format!("there is no server with the id {id}")),
-        None => wrong(format!("no server has the address {listen}: give --id or --listen")),
-    };
-    let server = itself(&founders, id, listen).ok_or_else(unknown)?;
-    Ok(ClusterConfig::found(&file.name, log, founders, server))
+    Ok(Founding { name: file.name, log, founders })
+}
+
+fn wrong(path: &Path, what: &str) -> Trouble {
+    let message = format!("{}: {what}", path.display());
+    let hint = "`rota server --help` shows an example of such a file";
+    Trouble::new(ErrorCode::InvalidConfig, message).hint(hint)
 }
 
 fn itself(

@@ -15,6 +15,7 @@ mod follow;
 #[cfg(test)]
 mod help_tests;
 mod job_args;
+mod join_token;
 mod output;
 #[cfg(test)]
 mod reference_tests;

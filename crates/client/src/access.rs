@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use rota_api::{JoinRequest, Joined, RenewRequest, Secret};
+use rota_api::{JoinRequest, Joined, RenewRequest, Secret, ServerAdded};
 use rota_identity::{
     Authority, Identity, IdentityDir, JoinToken, Joining, Reloadable, client_config, joining_config,
 };
@@ -48,7 +48,7 @@ impl Access {
 /// Becomes the worker of `node`: draws a key, has a certificate signed, and keeps both in `dir`.
 ///
 /// # Errors
-/// If no server answers, if none of them is of the token's cluster, if the token is refused, or if the files can't be written.
+/// If no server answers, if one is not of the token's cluster, if the token is refused, or if the files can't be written.
 pub async fn join_worker(
     servers: &[String],
     token: &JoinToken,
@@ -57,25 +57,34 @@ pub async fn join_worker(
 ) -> Result<Identity> {
     let joining = Joining::new().map_err(unusable)?;
     let request = Some(joining.request().map_err(unusable)?);
-    let joined = join(servers, token, JoinRequest { node: Some(node.to_owned()), request }).await?;
+    let request = JoinRequest { node: Some(node.to_owned()), request, address: None };
+    let joined = join(servers, token, request).await?;
     let chain = joined.certificate.unwrap_or_default();
     joining.accept(dir, &chain, &joined.authority).map_err(unusable)
 }
 
-/// Becomes a server: keeps the cluster's authority in `dir`, with which the server then signs its own certificate.
+/// Becomes a server that others reach at `address`: keeps the cluster's authority in `dir`, with which the server then signs its own
+/// certificate, and answers its place in the cluster.
 ///
 /// # Errors
 /// As [`join_worker`], and if the token is for workers.
-pub async fn join_server(servers: &[String], token: &JoinToken, dir: &IdentityDir) -> Result<()> {
-    let joined = join(servers, token, JoinRequest::default()).await?;
-    let Some(Secret(key)) = joined.authority_key else {
+pub async fn join_server(
+    servers: &[String],
+    token: &JoinToken,
+    address: &str,
+    dir: &IdentityDir,
+) -> Result<ServerAdded> {
+    let address = Some(address.to_owned());
+    let joined = join(servers, token, JoinRequest { address, ..JoinRequest::default() }).await?;
+    let (Some(Secret(key)), Some(added)) = (joined.authority_key, joined.server) else {
         return Err(unusable("the token is for workers, not for servers"));
     };
     let authority = Authority::from_pem(&joined.authority, &key).map_err(unusable)?;
     if authority.fingerprint() != token.authority() {
         return Err(unusable("the authority is not that of the token"));
     }
-    authority.save(dir).map_err(unusable)
+    authority.save(dir).map_err(unusable)?;
+    Ok(added)
 }
 
 /// Replaces a worker's certificate by a new one for the same node.
@@ -104,7 +113,13 @@ async fn join(servers: &[String], token: &JoinToken, request: JoinRequest) -> Re
         ..config(servers)
     };
     let client = Client::with_tls(&config, Some(tls))?;
-    client.json(Call::post("/v1/join").json(&request)).await
+    let joined = client.json(Call::post("/v1/join").json(&request)).await;
+    joined.map_err(|error| match error {
+        Error::Unreachable { servers, reason } if reason.contains("UnknownIssuer") => unusable(
+            format!("{servers} is of another cluster than the token: nothing was told to it"),
+        ),
+        error => error,
+    })
 }
 
 fn config(servers: &[String]) -> ClientConfig {

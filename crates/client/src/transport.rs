@@ -277,7 +277,7 @@ pub(crate) fn worth_repeating(error: &Error, repeatable: bool) -> bool {
         Error::Timeout { .. } | Error::InvalidAnswer { .. } => repeatable,
         Error::Problem(problem) => match problem.error_code() {
             // The server says that nothing was done.
-            Some(ErrorCode::Overloaded | ErrorCode::NoLeader) => true,
+            Some(ErrorCode::Overloaded | ErrorCode::NoLeader | ErrorCode::ClusterBusy) => true,
             Some(ErrorCode::OutcomeUnknown | ErrorCode::ShuttingDown) => repeatable,
             _ => false,
         },

@@ -6,8 +6,12 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::error::{IdentityError, Result};
-use crate::token::TokenHash;
+use crate::tls::fingerprint_of_certificate;
+use crate::token::{Fingerprint, TokenHash};
 
 /// How long a first administrator token waits for a server to take it in.
 const ADMIN_TOKEN_WAITS: Duration = Duration::from_secs(24 * 3600);
@@ -59,6 +63,17 @@ impl IdentityDir {
     /// If the file can't be read.
     pub fn authority(&self) -> Result<String> {
         self.read_public("ca.pem")
+    }
+
+    /// The fingerprint of the cluster's authority.
+    ///
+    /// # Errors
+    /// If the file can't be read, or holds no certificate.
+    pub fn fingerprint(&self) -> Result<Fingerprint> {
+        let pem = self.authority()?;
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes())
+            .map_err(|error| self.damaged("ca.pem", error))?;
+        fingerprint_of_certificate(&certificate).map_err(|error| self.damaged("ca.pem", error))
     }
 
     /// Keeps a first administrator token until a server has taken it in.

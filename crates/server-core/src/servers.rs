@@ -84,12 +84,12 @@ impl Servers {
         let members: Vec<ServerId> =
             replica.members().into_iter().map(|member| member.id).collect();
         let mut commands = Vec::new();
-        for spec in std::iter::once(&self.own).chain(self.introduced.values()) {
+        for spec in self.announced(state) {
             let known = state.server(spec.id).map(|server| &server.spec);
-            let is_new = known != Some(spec) && self.proposed.get(&spec.id) != Some(spec);
+            let is_new = known != Some(&spec) && self.proposed.get(&spec.id) != Some(&spec);
             if is_new && members.contains(&spec.id) {
                 self.proposed.insert(spec.id, spec.clone());
-                commands.push(ServerCommand::Announce(spec.clone()));
+                commands.push(ServerCommand::Announce(spec));
             }
         }
         let understood = members.iter().map(|id| state.server(*id).map_or(0, |one| one.spec.level));
@@ -99,6 +99,24 @@ impl Servers {
             commands.push(ServerCommand::RaiseLevel(level));
         }
         commands
+    }
+
+    /// What servers say of themselves, and of founders that nobody has heard of yet, what is configured: their numbers must not be given
+    /// to others. In order, as numbers are taken.
+    fn announced(&self, state: &State) -> Vec<ServerSpec> {
+        let silent = self.configured.iter().filter(|(id, _)| {
+            **id != self.own.id && !self.introduced.contains_key(id) && state.server(**id).is_none()
+        });
+        let silent = silent.map(|(id, address)| ServerSpec {
+            id: *id,
+            address: address.to_string().into(),
+            version: Box::default(),
+            level: 0,
+        });
+        let mut specs: Vec<ServerSpec> = self.introduced.values().cloned().chain(silent).collect();
+        specs.push(self.own.clone());
+        specs.sort_by_key(|spec| spec.id);
+        specs
     }
 
     /// A learner that has caught up and can decide with the others.

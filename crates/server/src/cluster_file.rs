@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use rota_identity::Fingerprint;
 use rota_store::ClusterId;
 use rota_types::ServerId;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ struct Stored {
     server: u64,
     log: String,
     founders: BTreeMap<u64, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authority: Option<String>,
 }
 
 impl ClusterConfig {
@@ -46,7 +51,24 @@ impl ClusterConfig {
         }
         let mut cluster = [0; 16];
         hasher.finalize_xof().fill(&mut cluster);
-        Self { cluster: ClusterId(cluster), server, log, founders }
+        let cluster = ClusterId(cluster);
+        Self { cluster, server, log, founders, address: None, authority: None }
+    }
+
+    /// The same place in a cluster whose servers prove themselves by this authority. It is another cluster: who has another authority
+    /// does not found the same one.
+    #[must_use]
+    pub fn under(mut self, authority: Fingerprint) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("rota cluster id with an authority");
+        hasher.update(&self.cluster.0).update(&authority.0);
+        hasher.finalize_xof().fill(&mut self.cluster.0);
+        self.authority = Some(authority.to_string());
+        self
+    }
+
+    /// Where others were told to reach this server.
+    pub(crate) fn own_address(&self) -> Option<String> {
+        self.address.clone().or_else(|| self.founders.get(&self.server).cloned())
     }
 
     /// What the data directory says; `None` if nothing.
@@ -63,9 +85,10 @@ impl ClusterConfig {
         let wrong = |what: &str| io::Error::new(ErrorKind::InvalidData, format!("{FILE}: {what}"));
         let cluster = ClusterId::parse(&stored.cluster).ok_or_else(|| wrong("a bad cluster id"))?;
         let log = LogKind::named(&stored.log).ok_or_else(|| wrong("an unknown kind of log"))?;
-        let founders = stored.founders.into_iter().map(|(id, address)| (ServerId(id), address));
+        let founders = stored.founders.iter().map(|(id, address)| (ServerId(*id), address.clone()));
         let (server, founders) = (ServerId(stored.server), founders.collect());
-        Ok(Some(Self { cluster, server, log, founders }))
+        let Stored { address, authority, .. } = stored;
+        Ok(Some(Self { cluster, server, log, founders, address, authority }))
     }
 
     /// Stores it in the data directory, durably.
@@ -79,6 +102,8 @@ impl ClusterConfig {
             server: self.server.0,
             log: self.log.name().to_owned(),
             founders: founders.collect(),
+            address: self.address.clone(),
+            authority: self.authority.clone(),
         };
         fs::create_dir_all(directory)?;
         let temporary = directory.join(TEMPORARY);
@@ -110,6 +135,11 @@ mod tests {
         assert_ne!(found("a", LogKind::Paxos, &["http://x", "http://y"], 1), one);
         assert_ne!(found("a", LogKind::Raft, &["http://y", "http://x"], 1), one);
         assert_ne!(found("a", LogKind::Raft, &["http://x"], 1), one);
+        let place = ClusterConfig::found("a", LogKind::Raft, founders(&["http://x"]), ServerId(1));
+        let under = |byte| place.clone().under(Fingerprint([byte; 32])).cluster;
+        assert_eq!(under(1), under(1));
+        assert_ne!(under(1), under(2));
+        assert_ne!(under(1), place.cluster);
     }
 
     #[test]
@@ -117,6 +147,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(ClusterConfig::load(directory.path()).unwrap(), None);
         let place = ClusterConfig::found("a", LogKind::Paxos, founders(&["http://x"]), ServerId(1));
+        place.save(directory.path()).unwrap();
+        assert_eq!(ClusterConfig::load(directory.path()).unwrap(), Some(place.clone()));
+        let mut place = place.under(Fingerprint([7; 32]));
+        place.address = Some("https://y".to_owned());
         place.save(directory.path()).unwrap();
         assert_eq!(ClusterConfig::load(directory.path()).unwrap(), Some(place));
         for damage in ["", "{}", r#"{"cluster":"1","server":1,"log":"raft","founders":{}}"#] {

@@ -64,6 +64,10 @@ pub struct ClusterConfig {
     /// The servers that found the cluster, with their addresses; empty on a server that joins later. What the log says later goes
     /// before.
     pub founders: BTreeMap<ServerId, String>,
+    /// Where others reach this server, of one that joined: a URL.
+    pub address: Option<String>,
+    /// The fingerprint of the cluster's certificate authority; `None` if its servers ask nobody who they are.
+    pub authority: Option<String>,
 }
 
 /// Configuration of this process. What changes decisions (queues, nodes) is replicated state instead.
@@ -128,9 +132,11 @@ impl ServerConfig {
         }
     }
 
-    /// Where others reach a server that listens on `address`.
+    /// Where others reach a server that listens on `address`: what it was told now, what the cluster was told when the server came to it, or
+    /// that address.
     pub(crate) fn address(&self, address: SocketAddr) -> String {
-        self.advertise.clone().unwrap_or_else(|| {
+        let known = self.cluster.as_ref().and_then(ClusterConfig::own_address);
+        self.advertise.clone().or(known).unwrap_or_else(|| {
             let scheme = if self.identity().exists() { "https" } else { "http" };
             format!("{scheme}://{address}")
         })
@@ -163,6 +169,22 @@ impl ServerConfig {
         if self.lease < LEASE_MIN || self.lease > LEASE_MAX {
             return Err(StartError::Lease(self.lease));
         }
+        self.check_authority()
+    }
+
+    /// Whether the identity is the one that the cluster has. Without it the server would let everybody in, with another one nobody.
+    fn check_authority(&self) -> Result<(), StartError> {
+        let identity = self.identity();
+        let bound = self.cluster.as_ref().and_then(|cluster| cluster.authority.as_ref());
+        let Some(bound) = bound else { return Ok(()) };
+        if !identity.exists() {
+            return Err(StartError::IdentityGone { data: self.data_dir.clone() });
+        }
+        let found = identity.fingerprint()?.to_string();
+        if found != *bound {
+            let (data, bound) = (self.data_dir.clone(), bound.clone());
+            return Err(StartError::OtherAuthority { data, found, bound });
+        }
         Ok(())
     }
 }
@@ -190,6 +212,28 @@ pub enum StartError {
         listen: SocketAddr,
         /// The data directory, which holds no identity.
         data: PathBuf,
+    },
+    /// The identity is gone that the server had.
+    #[error(
+        "{data}/credentials is not there, and the servers of this cluster prove who they are: without it everybody could do everything. \
+         Restore it from a copy, or from another server of the cluster: ca.pem and ca.key are the same on each", data = data.display()
+    )]
+    IdentityGone {
+        /// The data directory.
+        data: PathBuf,
+    },
+    /// The identity is of another cluster.
+    #[error(
+        "{data}/credentials is of another cluster: its authority is {found}, the one of this cluster is {bound}. Put the right ca.pem and \
+         ca.key back; they are the same on each server of a cluster", data = data.display()
+    )]
+    OtherAuthority {
+        /// The data directory.
+        data: PathBuf,
+        /// The fingerprint of the authority that is there.
+        found: String,
+        /// The fingerprint of the authority that should be there.
+        bound: String,
     },
     /// The server's identity can't be used.
     #[error("cannot use the identity of this server: {0}")]
@@ -239,7 +283,11 @@ impl StartError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NotLoopback { .. } | Self::Lease(_) | Self::Identity(_) => 78,
+            Self::NotLoopback { .. }
+            | Self::Lease(_)
+            | Self::Identity(_)
+            | Self::IdentityGone { .. }
+            | Self::OtherAuthority { .. } => 78,
             Self::Data { .. } | Self::Recover { .. } => 74,
             Self::Listen { .. } | Self::Thread(_) => 71,
         }

@@ -90,6 +90,9 @@ impl Opening {
         let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
         let tokens = Arc::new(Tokens::of(&state));
         let secured = secure(config, identity.server, Arc::clone(&tokens))?;
+        if secured.is_none() && state.tokens().next().is_some() {
+            return Err(StartError::IdentityGone { data: config.data_dir.clone() });
+        }
         let images = Images {
             disk: Arc::clone(&disk),
             identity,

@@ -220,11 +220,13 @@ async fn attend(
 /// The names and addresses under which others reach this server.
 pub(crate) fn names(config: &ServerConfig) -> Names {
     let mut names = config.hosts.clone();
-    let advertised = config.advertise.as_ref().and_then(|url| url.parse::<http::Uri>().ok());
-    names.extend(advertised.and_then(|url| url.host().map(str::to_owned)));
-    if !config.listen.ip().is_unspecified() {
-        names.push(config.listen.ip().to_string());
-    }
+    let told = config.address(config.listen).parse::<http::Uri>().ok();
+    let told = told.as_ref().and_then(http::Uri::host);
+    names.extend(told.map(|host| host.trim_matches(['[', ']']).to_owned()));
+    names.push(config.listen.ip().to_string());
+    names.retain(|name| !name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified()));
+    names.sort();
+    names.dedup();
     Names(names)
 }
 

@@ -1,14 +1,15 @@
 //! `rota cluster`: the cluster as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use rota_api::{EventQuery, PageQuery, Secret, TransferRequest};
+use rota_api::{ErrorCode, EventQuery, PageQuery, Secret, TransferRequest};
 use rota_identity::{AdminToken, ApiToken, Authority, IdentityDir};
 
 use super::{App, gather};
-use crate::trouble::Result;
+use crate::cluster_file;
+use crate::trouble::{Result, Trouble};
 use crate::watch::{Frame, Watch};
 
 /// `rota cluster`
@@ -61,13 +62,18 @@ pub(crate) struct TransferArgs {
 #[command(after_help = "Examples:
   rota cluster init --data /var/lib/rota
   rota cluster init --data /var/lib/rota -q > admin.token
+  rota cluster init --cluster cluster.toml --data /var/lib/rota
 
 From then on the server that is started on this directory asks everybody who they are, speaks TLS only,
-and may listen on addresses that other machines reach.")]
+and may listen on addresses that other machines reach. With --cluster, it prints one command for each of the
+other servers: it brings the authority there, with its private key, over SSH.")]
 pub(crate) struct InitArgs {
     /// The server's data directory
     #[arg(long, value_name = "DIR", default_value = ".rota/server")]
     data: PathBuf,
+    /// The file of `rota server --cluster`: the servers that are to found a cluster, with https:// addresses
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
 }
 
 /// `rota cluster admin-token`
@@ -144,25 +150,59 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
 }
 
 fn init(app: &App, args: &InitArgs) -> Result<()> {
+    let founders = args.cluster.as_deref().map(secured_founders).transpose()?.unwrap_or_default();
     let dir = IdentityDir::below(&args.data);
     let authority = Authority::create(&dir, SystemTime::now())?;
     let token = first_token(&dir)?;
     let ca = dir.path().join("ca.pem");
-    let data = serde_json::json!({
+    let data = args.data.display();
+    let copies: Vec<String> = founders
+        .iter()
+        .skip(1)
+        .map(|host| {
+            format!(
+                "tar -C {data} -c credentials | ssh {host} 'mkdir -p {data} && tar -C {data} -xp'"
+            )
+        })
+        .collect();
+    let told = serde_json::json!({
         "cluster": authority.cluster().to_string(),
         "fingerprint": authority.fingerprint().to_string(),
         "ca": ca,
         "token": Secret(token.clone()),
+        "copies": copies,
     });
-    app.out.answer(&data, &token, &token)?;
-    let (data, ca) = (args.data.display(), ca.display());
+    app.out.answer(&told, &token, &token)?;
+    let next = match &args.cluster {
+        None => format!("rota server --data {data} --listen ADDRESS:7600 --host NAME"),
+        Some(file) => {
+            let copies: String = copies.iter().map(|copy| format!("{copy}\n        ")).collect();
+            let start = format!("rota server --cluster {} --data {data}", file.display());
+            format!("{copies}{start} --listen ADDRESS:7600    on each server")
+        }
+    };
     app.screen().remark(&format!(
         "the administrator's token of cluster {}; it is not shown again\n  \
-         next: rota server --data {data} --listen ADDRESS:7600 --host NAME\n        \
-         rota login --server https://NAME:7600 --ca {ca}",
+         next: {next}\n        \
+         rota login --server https://NAME:7600 --ca {}",
         authority.cluster(),
+        ca.display(),
     ));
     Ok(())
+}
+
+/// The hosts of the servers in the file, the first one first.
+fn secured_founders(file: &Path) -> Result<Vec<String>> {
+    let founders = cluster_file::founding(file)?.founders;
+    let host = |address: &String| {
+        let host = address.strip_prefix("https://")?.rsplit_once(':')?.0;
+        Some(host.trim_matches(['[', ']']).to_owned())
+    };
+    let hosts: Option<Vec<String>> = founders.values().map(host).collect();
+    hosts.ok_or_else(|| {
+        let message = format!("{}: servers with an identity speak TLS", file.display());
+        Trouble::new(ErrorCode::InvalidConfig, message).hint("write https:// for every server")
+    })
 }
 
 /// Draws an administrator's token and leaves its hash for the server.

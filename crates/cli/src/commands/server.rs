@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rota_api::{AddServer, ErrorCode};
 use rota_client::Access;
-use rota_identity::IdentityDir;
+use rota_identity::{Fingerprint, IdentityDir};
 use rota_server::{ClusterConfig, ClusterId, Ended, LogKind, RunningServer, Server, ServerConfig};
 use rota_types::ServerId;
 
@@ -15,6 +15,7 @@ use super::App;
 use crate::cluster_file;
 use crate::commands::run::interrupt;
 use crate::embedded::not_started;
+use crate::join_token;
 use crate::trouble::{Result, Trouble};
 
 /// `rota server`
@@ -25,6 +26,7 @@ use crate::trouble::{Result, Trouble};
   rota server --data /var/lib/rota --listen 0.0.0.0:7600 --host rota.example    after `rota cluster init`
   rota server --cluster cluster.toml --listen 127.0.0.1:7601 --data s1
   rota server --join http://127.0.0.1:7601 --listen 127.0.0.1:7604 --data s4
+  rota server --join https://10.0.0.1:7600 --token @join.token --listen 10.0.0.4:7600 --data /var/lib/rota
 
 A file for --cluster, the same on every server that founds the cluster:
 
@@ -60,6 +62,9 @@ pub(crate) struct ServerArgs {
     /// Join the cluster that the server at this address belongs to
     #[arg(long, value_name = "URL")]
     join: Option<String>,
+    /// Prove that this server may join, with a token of `rota token create --role server`; @FILE reads it from a file
+    #[arg(long, value_name = "TOKEN", env = "ROTA_JOIN", hide_env_values = true)]
+    token: Option<String>,
     /// How long a silent node keeps its attempts
     #[arg(long, value_name = "TIME", default_value = "10s")]
     lease: rota_api::Duration,
@@ -161,13 +166,22 @@ async fn place(app: &App, args: &ServerArgs) -> Result<Option<ClusterConfig>> {
         )
     };
     let known = ClusterConfig::load(&args.data).map_err(unusable)?;
+    if known.is_none() && args.join.is_some() && holds_a_server(&args.data) {
+        let message = format!("{data} holds the data of a server that ran alone");
+        return failed(message, "join with an empty directory");
+    }
+    let identity = IdentityDir::below(&args.data);
+    let authority = if identity.exists() { Some(identity.fingerprint()?) } else { None };
     let wanted = match (&args.cluster, &args.join) {
-        (Some(file), _) => Some(cluster_file::read(file, args.id, args.listen)?),
+        (Some(file), _) => Some(found(file, args, authority)?),
         (None, Some(server)) if known.is_none() => Some(join(app, args, server).await?),
         (None, _) => None,
     };
+    let same = |known: &ClusterConfig, wanted: &ClusterConfig| {
+        (known.cluster, known.server) == (wanted.cluster, wanted.server)
+    };
     match (known, wanted) {
-        (Some(known), Some(wanted)) if known != wanted => failed(
+        (Some(known), Some(wanted)) if !same(&known, &wanted) => failed(
             format!(
                 "{data} belongs to server {} of cluster {}, not to server {} of cluster {}",
                 known.server,
@@ -177,7 +191,13 @@ async fn place(app: &App, args: &ServerArgs) -> Result<Option<ClusterConfig>> {
             ),
             "choose another directory, or leave out --cluster to go on as that server",
         ),
-        (Some(known), _) => Ok(Some(known)),
+        (Some(mut known), _) => {
+            if known.authority.is_none() && authority.is_some() {
+                known.authority = authority.map(|authority| authority.to_string());
+                known.save(&args.data).map_err(unusable)?;
+            }
+            Ok(Some(known))
+        }
         (None, Some(_)) if holds_a_server(&args.data) => failed(
             format!("{data} holds the data of a server that ran alone"),
             "found the cluster on empty directories",
@@ -194,21 +214,86 @@ fn holds_a_server(data: &Path) -> bool {
     data.join("identity").is_file()
 }
 
+/// The place in the cluster that the file describes and this authority vouches for.
+fn found(file: &Path, args: &ServerArgs, authority: Option<Fingerprint>) -> Result<ClusterConfig> {
+    let place = cluster_file::read(file, args.id, args.listen)?;
+    let is_secure = |address: &String| address.starts_with("https://");
+    let wrong = |message: String, hint: &str| {
+        let message = format!("{}: {message}", file.display());
+        Err(Trouble::new(ErrorCode::InvalidConfig, message).hint(hint))
+    };
+    match authority {
+        Some(authority) if place.founders.values().all(is_secure) => Ok(place.under(authority)),
+        Some(_) => wrong(
+            format!("{} holds an identity, and addresses begin with http://", args.data.display()),
+            "servers with an identity speak TLS: write https:// for every server",
+        ),
+        None if !place.founders.values().any(is_secure) => Ok(place),
+        None => wrong(
+            format!("addresses begin with https://, and {} holds no identity", args.data.display()),
+            "on the first server run `rota cluster init --cluster FILE`, and do what it prints",
+        ),
+    }
+}
+
 /// Asks a cluster for a place in it.
 async fn join(app: &App, args: &ServerArgs, server: &str) -> Result<ClusterConfig> {
-    if args.listen.port() == 0 && args.advertise.is_none() {
-        let message = "--join needs a fixed port in --listen: the others have to know it";
-        return Err(Trouble::new(ErrorCode::Usage, message));
-    }
-    let address = args.advertise.clone().unwrap_or_else(|| format!("http://{}", args.listen));
-    let client = app.client_of(vec![server.to_owned()])?;
-    let added = client.add_server(&AddServer { address }).await?;
+    let dir = IdentityDir::below(&args.data);
+    let is_secured = args.token.is_some() || dir.exists();
+    let address = own_address(args, if is_secured { "https" } else { "http" })?;
+    let servers = vec![server.to_owned()];
+    let added = match &args.token {
+        Some(token) => {
+            let token = join_token::read("--token", token)?;
+            if dir.exists() && dir.fingerprint()? != token.authority() {
+                let message =
+                    format!("{} is of another cluster than the token", dir.path().display());
+                let hint = "choose another data directory, or ask the right cluster for a token";
+                return Err(Trouble::usage(message).hint(hint));
+            }
+            rota_client::join_server(&servers, &token, &address, &dir).await?
+        }
+        None if server.starts_with("https://") && !dir.exists() => {
+            let message = "that cluster takes servers with a token only";
+            let hint =
+                "`rota token create NAME --role server`, then give it to --token or ROTA_JOIN";
+            return Err(Trouble::usage(message).hint(hint));
+        }
+        None => {
+            let mut access = app.config.access.clone();
+            if access.authority.is_none() && dir.exists() {
+                access.authority = Some(dir.authority()?);
+            }
+            let client = app.client_with(servers, access)?;
+            client.add_server(&AddServer { address: address.clone() }).await?
+        }
+    };
     let strange =
         || Trouble::new(ErrorCode::StartFailed, "the cluster gave an answer that makes no sense");
+    let authority = if dir.exists() { Some(dir.fingerprint()?.to_string()) } else { None };
     Ok(ClusterConfig {
         cluster: ClusterId::parse(&added.cluster).ok_or_else(strange)?,
         server: ServerId(added.id),
         log: LogKind::named(&added.log).ok_or_else(strange)?,
         founders: BTreeMap::new(),
+        address: Some(address),
+        authority,
     })
+}
+
+/// Where the others will reach this server.
+fn own_address(args: &ServerArgs, scheme: &str) -> Result<String> {
+    if let Some(address) = &args.advertise {
+        return Ok(address.clone());
+    }
+    let usage = |message: &str| Err(Trouble::new(ErrorCode::Usage, message));
+    if args.listen.port() == 0 {
+        return usage("--join needs a fixed port in --listen: the others have to know it");
+    }
+    if args.listen.ip().is_unspecified() {
+        return usage(
+            "--join needs to know where others reach this server: name it with --advertise URL",
+        );
+    }
+    Ok(format!("{scheme}://{}", args.listen))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use rota_api::{Amount, ErrorCode, Size};
-use rota_identity::{Connector, Identity, IdentityDir, JoinToken, Peer, Reloadable};
+use rota_identity::{Connector, Identity, IdentityDir, Peer, Reloadable};
 use rota_types::{Labels, Resources};
 use rota_worker::{Shutdown, Worker, WorkerConfig};
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::App;
 use crate::commands::run::interrupt;
 use crate::job_args::pair;
+use crate::join_token;
 use crate::trouble::{Result, Trouble};
 
 /// What a node offers.
@@ -82,7 +83,7 @@ pub(crate) struct WorkerArgs {
     /// How many attempts to run at a time, whatever they need
     #[arg(long, value_name = "N")]
     attempts_max: Option<u32>,
-    /// Join a cluster with a token of `rota token create --role worker`
+    /// Join a cluster with a token of `rota token create --role worker`; @FILE reads it from a file
     #[arg(long, value_name = "TOKEN", env = "ROTA_JOIN", hide_env_values = true)]
     join: Option<String>,
     /// Where output, working directories and the worker's certificate are kept
@@ -179,8 +180,7 @@ async fn identify(app: &App, args: &WorkerArgs) -> Result<Option<Identified>> {
         }
         return Ok(None);
     };
-    let token = JoinToken::parse(token.trim())
-        .map_err(|error| Trouble::usage(format!("--join: {error}")))?;
+    let token = join_token::read("--join", token)?;
     let name = args.name.clone().unwrap_or_else(|| WorkerConfig::new("", "").name);
     let identity = rota_client::join_worker(&app.config.servers.value, &token, &name, &dir).await?;
     app.screen().remark(&format!("joined cluster {} as {}", identity.cluster(), identity.peer()));

@@ -90,7 +90,7 @@ impl Session {
         let answer = self.ask(&line, place);
         let output = std::fs::read(&file).expect("the output is read");
         let output = String::from_utf8_lossy(&output)
-            .replace(&format!("127.0.0.1:{}", self.port), &format!("127.0.0.1:{PORT}"));
+            .replace(&format!(":{}", self.port), &format!(":{PORT}"));
         // What the shell says of processes that were killed depends on when it notices.
         let told = output
             .lines()

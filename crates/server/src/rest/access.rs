@@ -225,8 +225,11 @@ async fn allow(permission: Permission, request: Request, next: Next) -> Response
         None => next.run(request).await,
     };
     match caller {
-        Caller::Holder(holder) => cut_when_revoked(response, holder),
-        Caller::Anyone | Caller::Worker(_) | Caller::Server(_) | Caller::Unknown(_) => response,
+        // A token for joining opens no streams, and may be used up before the answer of the leader has been passed on.
+        Caller::Holder(holder) if matches!(holder.token.spec.grant, Grant::Api(_)) => {
+            cut_when_revoked(response, holder)
+        }
+        _ => response,
     }
 }
 

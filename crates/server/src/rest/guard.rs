@@ -143,7 +143,7 @@ fn allowed(hosts: &[String], host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         || bare.eq_ignore_ascii_case("localhost")
-        || hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(host))
+        || hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(bare))
 }
 
 /// Browsers say where a request comes from; programs say nothing.

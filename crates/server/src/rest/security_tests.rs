@@ -10,11 +10,12 @@ use rota_identity::{
     AdminToken, ApiToken, Authority, Identity, IdentityDir, JoinToken, Joining, Names, Peer,
     Reloadable, client_config, joining_config,
 };
+use rota_types::ServerId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::access::{Declared, Permission};
-use crate::{RunningServer, Server, ServerConfig};
+use crate::{ClusterConfig, LogKind, RunningServer, Server, ServerConfig};
 
 /// Longer than anything takes that works.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -33,13 +34,37 @@ type Told = (u16, Value);
 
 impl World {
     async fn new() -> Self {
+        Self::with(config).await
+    }
+
+    /// Its server is the only one of a cluster so far.
+    async fn in_a_cluster() -> Self {
+        let world = Self::with(|dir| {
+            let mut config = config(dir);
+            let authority = config.identity().fingerprint().unwrap();
+            let founders = [(ServerId(1), "https://127.0.0.1:1".to_owned())].into();
+            let place = ClusterConfig::found("test", LogKind::Raft, founders, ServerId(1));
+            config.cluster = Some(place.under(authority));
+            config
+        });
+        let world = world.await;
+        let deadline = Instant::now() + PATIENCE;
+        let waits = IdentityDir::below(&world.dir.path().join("data"));
+        while waits.admin_token(SystemTime::now()).unwrap().is_some() {
+            assert!(Instant::now() < deadline, "the administrator's token was not taken in");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        world
+    }
+
+    async fn with(config: impl FnOnce(&TempDir) -> ServerConfig) -> Self {
         let dir = TempDir::new().unwrap();
         let identity = IdentityDir::below(&dir.path().join("data"));
         let authority = Authority::create(&identity, SystemTime::now()).unwrap();
         let admin = ApiToken::generate().unwrap();
         let waits = AdminToken { id: admin.id(), hash: admin.hash() };
         identity.save_admin_token(&waits).unwrap();
-        let server = start(&dir).await;
+        let server = Server::start(config(&dir)).await.unwrap();
         let issued = Identity::load(&identity).unwrap();
         let client = client(client_config(issued.authority(), None).unwrap());
         Self { dir, server, authority, admin: admin.reveal(), client }
@@ -270,15 +295,27 @@ async fn a_worker_joins_with_a_token_that_it_uses_up_and_renews_by_its_certifica
 }
 
 #[tokio::test]
-async fn a_server_that_joins_gets_the_authority() {
-    let world = World::new().await;
+async fn a_server_that_joins_gets_the_authority_and_its_place() {
+    let world = World::in_a_cluster().await;
     let (_, text) = world.token("server", json!({})).await;
-    let (status, joined) =
-        told(world.send("post", "/v1/join", Some(&text), &json!({})).await).await;
-    assert_eq!(status, 200);
+    let join =
+        async |body: &Value| told(world.send("post", "/v1/join", Some(&text), body).await).await;
+    // A mistake does not cost the token.
+    for wrong in [json!({}), json!({"address": "http://127.0.0.9:1"})] {
+        let (status, problem) = join(&wrong).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("invalid-request")), "{problem}");
+    }
+    let (status, joined) = join(&json!({"address": "https://127.0.0.9:1"})).await;
+    assert_eq!(status, 200, "{joined}");
     let text = |field: &str| joined[field].as_str().unwrap();
     let authority = Authority::from_pem(text("authority"), text("authority_key")).unwrap();
     assert_eq!(authority.fingerprint(), world.authority.fingerprint());
+    let (_, shown) = world.admin("get", "/v1/cluster/status", &json!({})).await;
+    let place = json!({"id": 2, "cluster": shown["cluster"], "log": "raft"});
+    assert_eq!(joined["server"], place);
+    let (status, problem) = join(&json!({"address": "https://127.0.0.9:1"})).await;
+    assert_eq!((status, &problem["code"]), (401, &json!("unauthenticated")));
+    assert_eq!(shown["servers"][1]["address"], "https://127.0.0.9:1");
 }
 
 #[tokio::test]

@@ -48,25 +48,36 @@ pub(super) async fn add_server(
     State(app): State<App>,
     OptionalJson(request): OptionalJson<AddServer>,
 ) -> Answer<(StatusCode, Json<ServerAdded>)> {
-    replicated(&app)?;
-    let command = Command::Servers(ServerCommand::Add { address: request.address.into() });
+    Ok((StatusCode::CREATED, Json(admit(&app, request.address).await?)))
+}
+
+/// Lets the server at this address in as a learner.
+pub(super) async fn admit(app: &App, address: String) -> Answer<ServerAdded> {
+    replicated(app)?;
+    let scheme = if app.secured.is_some() { "https://" } else { "http://" };
+    if !address.starts_with(scheme) {
+        let detail = format!(
+            "`address` is {address:?}: the servers of this cluster reach each other at {scheme} addresses"
+        );
+        return Err(refuse(ErrorCode::InvalidRequest, detail));
+    }
+    let command = Command::Servers(ServerCommand::Add { address: address.into() });
     let id = match app.core.command(Urgency::Finishing, command).await? {
         (_, Ok(Reply::Server(id))) => id,
         (_, Ok(_)) => return Err(refuse(ErrorCode::Internal, "a wrong answer to a new server")),
         (_, Err(rejection)) => return Err(rejected(About::Cluster, &rejection)),
     };
-    if let Err(refused) = steer(&app, Steering::Members(vec![Change::AddLearner(id)])).await {
+    if let Err(refused) = steer(app, Steering::Members(vec![Change::AddLearner(id)])).await {
         // The number stays used; the entry would only be in the way.
         let forget = Command::Servers(ServerCommand::Remove(id));
         drop(app.core.command(Urgency::Finishing, forget).await);
         return Err(refused);
     }
-    let added = ServerAdded {
+    Ok(ServerAdded {
         id: id.0,
         cluster: app.identity.cluster.to_string(),
         log: app.config.log_name().to_owned(),
-    };
-    Ok((StatusCode::CREATED, Json(added)))
+    })
 }
 
 /// Removes a server from the cluster, whether it runs or not. Its number is never given out again.
@@ -82,15 +93,21 @@ pub(super) async fn remove_server(
     replicated(&app)?;
     let id = ServerId(id);
     known(&app, id).await?;
+    dismiss(&app, id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes a server out of the members, if it is one, and forgets it.
+pub(super) async fn dismiss(app: &App, id: ServerId) -> Answer<()> {
     let member =
         app.core.query(move |view| view.replica.members().iter().any(|one| one.id == id)).await?;
     if member {
-        steer(&app, Steering::Members(vec![Change::Remove(id)])).await?;
-        until(&app, move |members| members.iter().all(|member| member.id != id)).await?;
+        steer(app, Steering::Members(vec![Change::Remove(id)])).await?;
+        until(app, move |members| members.iter().all(|member| member.id != id)).await?;
     }
     let command = Command::Servers(ServerCommand::Remove(id));
     match app.core.command(Urgency::Finishing, command).await? {
-        (_, Ok(_) | Err(Rejection::UnknownServer(_))) => Ok(StatusCode::NO_CONTENT),
+        (_, Ok(_) | Err(Rejection::UnknownServer(_))) => Ok(()),
         (_, Err(rejection)) => Err(rejected(About::Cluster, &rejection)),
     }
 }

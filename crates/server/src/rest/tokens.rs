@@ -13,8 +13,8 @@ use rota_api::{
 use rota_core::command::Command;
 use rota_core::token::{Grant, Joins, TokenCommand, TokenSpec};
 use rota_identity::{ApiToken, IdentityError, JoinToken, Names, Peer};
-use rota_types::Span;
 use rota_types::limits::NAME_BYTES_MAX;
+use rota_types::{ServerId, Span};
 
 use super::App;
 use super::extract::{OptionalJson, PathPart};
@@ -115,10 +115,10 @@ pub(super) async fn join(
         return Err(auth::unauthenticated("joining takes a token for joining"));
     };
     let authority = secured.authority.certificate().to_owned();
-    let joined = match joins {
+    let mut joined = match joins {
         Joins::Server => {
-            let key = Secret(secured.authority.key());
-            Joined { authority, certificate: None, authority_key: Some(key) }
+            let key = Some(Secret(secured.authority.key()));
+            Joined { authority, authority_key: key, ..Joined::default() }
         }
         Joins::Worker => {
             let (Some(node), Some(csr)) = (request.node, request.request) else {
@@ -126,11 +126,27 @@ pub(super) async fn join(
                 return Err(refuse(ErrorCode::InvalidRequest, detail));
             };
             let certificate = Some(sign(secured, node, &csr)?);
-            Joined { authority, certificate, authority_key: None }
+            Joined { authority, certificate, ..Joined::default() }
         }
     };
+    let address = match (joins, request.address) {
+        (Joins::Worker, _) => None,
+        (Joins::Server, Some(address)) => Some(address),
+        (Joins::Server, None) => {
+            let detail = "a server joins with `address`, where others will reach it";
+            return Err(refuse(ErrorCode::InvalidRequest, detail));
+        }
+    };
+    if let Some(address) = address {
+        joined.server = Some(super::servers::admit(&app, address).await?);
+    }
     // The use is taken last, so that a mistake does not cost it, and before anything is told.
-    change(&app, TokenCommand::Use(holder.token.spec.id)).await?;
+    if let Err(refused) = change(&app, TokenCommand::Use(holder.token.spec.id)).await {
+        if let Some(added) = &joined.server {
+            super::servers::dismiss(&app, ServerId(added.id)).await?;
+        }
+        return Err(refused);
+    }
     Ok(Json(joined))
 }
 
@@ -151,7 +167,7 @@ pub(super) async fn renew(
     };
     let certificate = Some(sign(secured, node, &request.request)?);
     let authority = secured.authority.certificate().to_owned();
-    Ok(Json(Joined { authority, certificate, authority_key: None }))
+    Ok(Json(Joined { authority, certificate, ..Joined::default() }))
 }
 
 /// Says who the caller is.

@@ -1,58 +1,14 @@
-//! The built binary with an identity: a server, a worker and people who have to prove who they are.
+//! One server, a worker and people who have to prove who they are.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-const ROTA: &str = env!("CARGO_BIN_EXE_rota");
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A command that sees nothing of the settings of whoever runs the tests.
-fn rota(dir: &Path) -> Command {
-    let mut command = Command::new(ROTA);
-    for name in ["ROTA_SERVER", "ROTA_CONTEXT", "ROTA_OUTPUT", "ROTA_TOKEN", "ROTA_CA", "ROTA_JOIN"]
-    {
-        command.env_remove(name);
-    }
-    command.env("ROTA_CONFIG", dir.join("config.toml")).env("NO_COLOR", "1").current_dir(dir);
-    command.stdin(Stdio::null()).stderr(Stdio::piped()).stdout(Stdio::piped());
-    command
-}
-
-/// Exit code, standard output and standard error.
-type Told = (Option<i32>, String, String);
-
-fn told(output: Output) -> Told {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
-
-/// A process that prints its first line when it is ready; ended when dropped.
-struct Daemon {
-    child: Child,
-    first: String,
-}
-
-impl Daemon {
-    fn start(mut command: Command) -> Self {
-        let mut child = command.stderr(Stdio::null()).spawn().expect("rota starts");
-        let mut first = String::new();
-        let out = child.stdout.take().expect("the output is piped");
-        BufReader::new(out).read_line(&mut first).expect("a line is printed");
-        Self { child, first: first.trim().to_owned() }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
+use crate::harness::{Daemon, PATIENCE, Told, rota, told};
 
 /// A server after `rota cluster init`.
 struct World {
