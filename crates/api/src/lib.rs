@@ -34,6 +34,7 @@
 //! | `POST /v1/renew` with a worker's certificate | [`RenewRequest`] → [`Joined`] |
 //! | `GET /v1/whoami` | → [`Whoami`] |
 //! | `GET /v1/audit` | [`PageQuery`] → [`Page`] of [`AuditRecord`], the newest first |
+//! | `GET /v1/audit/refused` | → [`Page`] of [`RefusedRecord`], all of them |
 //! | `GET /v1/version`, `/healthz`, `/readyz` | → [`Version`], [`Health`] |
 //! | `GET /problems/{code}` | → the explanation of an [`ErrorCode`] |
 
@@ -88,8 +89,8 @@ pub use server::{
 pub use spec::{BACKOFF_DEFAULT, GRACE_DEFAULT, JITTER_DEFAULT, into_spec, tasks_of};
 pub use state::{AttemptState, JobState, TaskState};
 pub use token::{
-    AuditRecord, JoinRequest, Joined, NewToken, RenewRequest, Secret, Token, TokenList,
-    TokenRequest, TokenRole, Whoami,
+    AuditRecord, JoinRequest, Joined, NewToken, RefusedRecord, RenewRequest, Secret, Token,
+    TokenList, TokenRequest, TokenRole, Whoami,
 };
 pub use tree::Format;
 pub use validate::validate;

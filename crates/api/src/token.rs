@@ -193,3 +193,25 @@ pub struct AuditRecord {
     /// How many of them were refused.
     pub refused: u32,
 }
+
+/// Requests and connections of one kind that a server turned away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RefusedRecord {
+    /// The server.
+    pub server: u64,
+    /// When the first one came, by the server's wall clock.
+    pub first_at: Moment,
+    /// When the last one came.
+    pub last_at: Moment,
+    /// How many there were.
+    pub count: u64,
+    /// The token's or certificate's name; empty if nobody proved who they are.
+    pub who: String,
+    /// The address that they came from; of version 6, its network.
+    pub source: String,
+    /// Method and path, or what came instead of a request.
+    pub action: String,
+    /// Why: the code of the problem, or what was wrong with the connection: `certificate`, `handshake`, `handshake-timeout` or
+    /// `wrong-server`. Empty if several reasons are counted together.
+    pub code: String,
+}

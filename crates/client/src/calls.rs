@@ -4,8 +4,8 @@ use reqwest::Method;
 use rota_api::{
     AddServer, AuditRecord, CancelReply, CancelRequest, ClusterStats, ClusterStatus, Explain,
     Health, Job, JobBatch, JobEvents, JobFile, JobQuery, JobShowQuery, NewToken, Node, Page,
-    PageQuery, Queue, QueueSettings, RetryRequest, ServerAdded, SubmitReply, Task, TaskQuery,
-    TokenList, TokenRequest, TransferRequest, Validated, Version, Whoami,
+    PageQuery, Queue, QueueSettings, RefusedRecord, RetryRequest, ServerAdded, SubmitReply, Task,
+    TaskQuery, TokenList, TokenRequest, TransferRequest, Validated, Version, Whoami,
 };
 
 use crate::error::Result;
@@ -249,6 +249,14 @@ impl Client {
     /// If the caller may not, or if no server answers.
     pub async fn audit(&self, query: &PageQuery) -> Result<Page<AuditRecord>> {
         self.json(Call::get("/v1/audit").query(query)).await
+    }
+
+    /// Whom the server turned away since it was started, the last one first.
+    ///
+    /// # Errors
+    /// If the caller may not, or if no server answers.
+    pub async fn turned_away(&self) -> Result<Page<RefusedRecord>> {
+        self.json(Call::get("/v1/audit/refused")).await
     }
 
     /// Numbers about the whole cluster.

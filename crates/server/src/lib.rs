@@ -19,6 +19,7 @@ mod metrics;
 mod opening;
 mod outbox;
 mod peers;
+mod refusals;
 mod rest;
 mod ring;
 mod snapshots;

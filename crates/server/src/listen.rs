@@ -21,6 +21,7 @@ use tower::ServiceExt;
 use tracing::{debug, info, warn};
 
 use crate::auth::{Connection, Secured};
+use crate::refusals::Refusals;
 use first_bytes::FirstBytes;
 
 /// Streams that one connection may have open: a browser, or a worker with its two streams, needs far fewer.
@@ -41,11 +42,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Serves up to `connections_max` connections at a time until `stop` says so, then lets what is in flight finish for a few seconds.
 pub(crate) async fn serve(
     (listener, connections_max): (TcpListener, usize),
-    router: Router,
+    (router, refusals): (Router, Arc<Refusals>),
     tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let server = Arc::new(Serving { builder: builder(), router, tls });
+    let server = Arc::new(Serving { builder: builder(), router, tls, refusals });
     let graceful = GracefulShutdown::new();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let places = places(connections_max, files);
@@ -118,6 +119,7 @@ struct Serving {
     builder: Builder<TokioExecutor>,
     router: Router,
     tls: Option<Tls>,
+    refusals: Arc<Refusals>,
 }
 
 impl Serving {
@@ -131,11 +133,19 @@ impl Serving {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => match tls.peer(&stream) {
                 Ok(peer) => self.http(stream, Connection { from, peer }, watcher).await,
-                Err(error) => debug!(%from, %error, "a certificate was refused"),
+                Err(error) => self.refused(from, &error.to_string(), "certificate"),
             },
-            Ok(Err(error)) => debug!(%from, %error, "no TLS"),
-            Err(_) => debug!(%from, "the handshake took too long"),
+            Ok(Err(error)) if is_disconnection(&error) => debug!(%from, %error, "no TLS"),
+            Ok(Err(error)) => {
+                let code = if is_about_certificate(&error) { "certificate" } else { "handshake" };
+                self.refused(from, &error.to_string(), code);
+            }
+            Err(_) => self.refused(from, "TLS", "handshake-timeout"),
         }
+    }
+
+    fn refused(&self, from: SocketAddr, what: &str, code: &'static str) {
+        self.refusals.note(from.ip(), "", what, code);
     }
 
     async fn http(
@@ -155,6 +165,18 @@ impl Serving {
             debug!(%error, "connection ended");
         }
     }
+}
+
+/// Whether the other side just went away, as those do that look whether anybody listens.
+fn is_disconnection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | BrokenPipe)
+}
+
+/// Whether the certificate that was shown is not one that counts here.
+fn is_about_certificate(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// TLS, and who showed which certificate.

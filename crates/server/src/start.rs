@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::history;
 use crate::listen::Tls;
 use crate::opening::{Opened, Opening, draw};
 use crate::peers::PeerGateway;
+use crate::refusals::Refusals;
 use crate::rest::{self, App, Bodies, RequestIds, Shared};
 
 /// Connections that may wait to be accepted.
@@ -68,17 +68,17 @@ impl Server {
         let tls = secured.as_deref().map(Tls::new).transpose()?;
         let (listener, thread) = listen(socket, &core, thread).await.map_err(refused)?;
         let outputs = Arc::new(Outputs::default());
-        let gateway = Gateway {
-            core: core.clone(),
-            outputs: Arc::clone(&outputs),
-            lease: config.lease,
-            heartbeat: config.heartbeat(),
-            stop: stopped.clone(),
-            sessions: AtomicU64::new(1),
-            is_sole: config.cluster.is_none(),
-        };
+        let refusals = Arc::new(Refusals::default());
+        let shared = (Arc::clone(&outputs), Arc::clone(&refusals));
+        let gateway = Gateway::new(&config, core.clone(), shared, stopped.clone());
         let identity = origin.identity;
-        let peers = PeerGateway { origin, core: core.clone(), images, stop: stopped.clone() };
+        let peers = PeerGateway {
+            origin,
+            core: core.clone(),
+            images,
+            refusals: Arc::clone(&refusals),
+            stop: stopped.clone(),
+        };
         let (routes, openapi, table) = rest::describe(gateway, peers);
         let history = history::History(Arc::downgrade(&history));
         let app = App(Arc::new(Shared {
@@ -92,6 +92,7 @@ impl Server {
             forwarder: forwarder(secured.as_deref())?,
             request_ids: RequestIds::new(draw() as u32),
             space: DiskSpace::new(config.data_dir.clone(), config.disk_reserve_bytes),
+            refusals: Arc::clone(&refusals),
             followers: Arc::new(Semaphore::new(config.followers_max)),
             bodies: Bodies::default(),
             changing: tokio::sync::Mutex::default(),
@@ -108,7 +109,8 @@ impl Server {
             attend(secured, &config, &core, &stopped).await;
         }
         let listening = (listener, config.connections_max);
-        let serving = tokio::spawn(crate::listen::serve(listening, router, tls, stopped));
+        let serving =
+            tokio::spawn(crate::listen::serve(listening, (router, refusals), tls, stopped));
         info!(%address, "listening");
         let (serving, core_thread) = (Some(serving), Some(thread));
         Ok(RunningServer { address, core, stop, serving, core_thread, history })

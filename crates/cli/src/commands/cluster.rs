@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use clap::{Args, Subcommand};
-use rota_api::{ErrorCode, EventQuery, PageQuery, Secret, TransferRequest};
+use rota_api::{ErrorCode, EventQuery, Page, PageQuery, RefusedRecord, Secret, TransferRequest};
+use rota_client::Client;
 use rota_identity::{AdminToken, ApiToken, Authority, IdentityDir};
 
 use super::{App, gather};
@@ -90,11 +91,17 @@ pub(crate) struct AdminTokenArgs {
 
 /// `rota cluster audit`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  rota cluster audit\n  rota cluster audit -n 1000 -o jsonl")]
+#[command(after_help = "Examples:
+  rota cluster audit
+  rota cluster audit -n 1000 -o jsonl
+  rota cluster audit --refused")]
 pub(crate) struct AuditArgs {
     /// How many requests to show
     #[arg(short = 'n', long, value_name = "N", default_value_t = 50)]
     limit: usize,
+    /// Show instead whom each server turned away since it was started, and how often
+    #[arg(long)]
+    refused: bool,
 }
 
 /// Runs a verb on the cluster.
@@ -138,6 +145,9 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
             app.out.answer(&data, &token, &token)?;
             app.screen().remark("the server takes it in when it is started; it is not shown again");
         }
+        ClusterCommand::Audit(args) if args.refused => {
+            app.out.page(&refused(app, &client, args.limit).await?)?;
+        }
         ClusterCommand::Audit(args) => {
             let page = gather(args.limit, |cursor, limit| {
                 let client = client.clone();
@@ -147,6 +157,26 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// Whom the servers turned away: each has a list of its own.
+async fn refused(app: &App, client: &Client, limit: usize) -> Result<Page<RefusedRecord>> {
+    let status = client.cluster_status().await?;
+    let elsewhere = status.servers.iter().filter(|server| server.id != status.server);
+    // The server that tells the status is the one that leads; which one the client speaks to does not matter.
+    let addresses = elsewhere.map(|server| server.address.clone());
+    let mut page = Page { items: Vec::new(), next_cursor: None, index: status.index };
+    let own = status.servers.iter().find(|server| server.id == status.server);
+    let own = own.map_or_else(|| client.server().to_owned(), |server| server.address.clone());
+    for address in std::iter::once(own).chain(addresses).filter(|address| !address.is_empty()) {
+        match app.client_of(vec![address.clone()])?.turned_away().await {
+            Ok(more) => page.items.extend(more.items),
+            Err(error) => app.screen().remark(&format!("{address} did not answer: {error}")),
+        }
+    }
+    page.items.sort_by_key(|record| std::cmp::Reverse(record.last_at));
+    page.items.truncate(limit);
+    Ok(page)
 }
 
 fn init(app: &App, args: &InitArgs) -> Result<()> {

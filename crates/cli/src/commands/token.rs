@@ -1,7 +1,7 @@
 //! `rota token`: who may do what, and who may join.
 
 use clap::{Args, Subcommand};
-use rota_api::{AuditRecord, Page, Token, TokenRequest, TokenRole};
+use rota_api::{AuditRecord, Page, RefusedRecord, Token, TokenRequest, TokenRole};
 
 use super::App;
 use crate::output::{Column, Show};
@@ -140,5 +140,30 @@ impl Show for AuditRecord {
 
     fn detail(&self, screen: &Screen) -> String {
         format!("{} {} {}", screen.when(self.at), clean(&self.who), clean(&self.action))
+    }
+}
+
+impl Show for RefusedRecord {
+    fn columns() -> Vec<Column<Self>> {
+        vec![
+            column("SERVER", |record, _| record.server.to_string()),
+            column("LAST", |record, screen| screen.when(record.last_at)),
+            column("COUNT", |record, _| record.count.to_string()),
+            column("WHO", |record, _| match record.who.as_str() {
+                "" => "-".to_owned(),
+                who => clean(who),
+            }),
+            column("FROM", |record, _| clean(&record.source)),
+            column("WHAT", |record, _| clean(&record.action)),
+            column("WHY", |record, _| clean(&record.code)),
+        ]
+    }
+
+    fn id(&self) -> String {
+        self.source.clone()
+    }
+
+    fn detail(&self, screen: &Screen) -> String {
+        format!("{} {} {}", screen.when(self.last_at), clean(&self.source), clean(&self.action))
     }
 }

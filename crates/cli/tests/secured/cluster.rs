@@ -254,6 +254,16 @@ fn a_server_of_another_cluster_is_refused_and_says_so() {
     let (code, _, error) = told(cluster.server(3, &[]).output().expect("rota runs"));
     assert_ne!(code, Some(0));
     assert!(error.contains("prove who they are"), "{error}");
+    // Nobody proves anything to a server of another cluster, and the servers say whom they turned away.
+    let (code, _, _) = other.at(&cluster.url(1), &["ps"]);
+    assert_ne!(code, Some(0));
+    assert_eq!(cluster.at(&cluster.url(1), &["ps"]).0, Some(0));
+    cluster.until("whom server 1 turned away", |cluster| {
+        let told = cluster.at(&cluster.url(1), &["cluster", "audit", "--refused", "-o", "json"]).1;
+        let told: Value = serde_json::from_str(&told).expect("the output is JSON");
+        let mut items = told["items"].as_array().expect("a list").iter();
+        items.any(|item| item["server"] == 1 && item["code"] == "handshake")
+    });
     copy_credentials(&cluster.dir, "s3");
     cluster.start(3, &[]);
     cluster.until("the right identity", |cluster| {

@@ -15,9 +15,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 pub(crate) use outputs::{Chunk, OutputRead, Outputs, ReadFailed, Wanted};
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Connection};
+use crate::config::ServerConfig;
 use crate::core_thread::View;
 use crate::handle::Core;
+use crate::refusals::Refusals;
 
 /// Bytes of one message, both ways.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -32,17 +34,37 @@ type Outgoing<T> = Pin<Box<dyn futures_util::Stream<Item = Result<T, Status>> + 
 
 /// Serves workers.
 pub(crate) struct Gateway {
-    pub(crate) core: Core,
-    pub(crate) outputs: Arc<Outputs>,
-    pub(crate) lease: Span,
-    pub(crate) heartbeat: Span,
-    pub(crate) stop: watch::Receiver<bool>,
-    pub(crate) sessions: AtomicU64,
+    core: Core,
+    outputs: Arc<Outputs>,
+    lease: Span,
+    heartbeat: Span,
+    stop: watch::Receiver<bool>,
+    sessions: AtomicU64,
     /// Whether this server runs alone: nobody else can take a worker's tasks away.
-    pub(crate) is_sole: bool,
+    is_sole: bool,
+    refusals: Arc<Refusals>,
 }
 
 impl Gateway {
+    /// Serves the workers of a server that is set up like this.
+    pub(crate) fn new(
+        config: &ServerConfig,
+        core: Core,
+        (outputs, refusals): (Arc<Outputs>, Arc<Refusals>),
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            core,
+            outputs,
+            lease: config.lease,
+            heartbeat: config.heartbeat(),
+            stop,
+            sessions: AtomicU64::new(1),
+            is_sole: config.cluster.is_none(),
+            refusals,
+        }
+    }
+
     /// The service with its limits.
     pub(crate) fn service(self) -> Service {
         Service::new(self)
@@ -63,6 +85,8 @@ impl pb::worker_gateway_server::WorkerGateway for Gateway {
         let (sender, receiver) = mpsc::channel(SEND_QUEUE);
         let session = session::Session {
             only: request.extensions().get::<Caller>().and_then(node_of),
+            from: request.extensions().get::<Connection>().map(|one| one.from.ip()),
+            refusals: Arc::clone(&self.refusals),
             number: self.sessions.fetch_add(1, Ordering::Relaxed),
             core: self.core.clone(),
             lease: self.lease,

@@ -1,5 +1,6 @@
 //! One worker's session: registration, then reports and heartbeats one way, changes of the desired set the other way.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use rota_core::command::{AttemptReport, Command, NodeSpec, Reply};
@@ -13,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use crate::handle::{Attach, Caller, Core, Proposal, Request, Urgency};
 use crate::outbox::{Ending, Outbox, Pending, Start};
+use crate::refusals::Refusals;
 
 /// Batches of reports of one worker that may wait for their commit.
 const BATCHES_MAX: usize = 8;
@@ -34,6 +36,8 @@ pub(super) struct Session {
     pub(super) number: u64,
     /// The only node that the worker may serve, by its certificate.
     pub(super) only: Option<String>,
+    pub(super) from: Option<IpAddr>,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) core: Core,
     pub(super) lease: Span,
     pub(super) heartbeat: Span,
@@ -92,6 +96,9 @@ impl Session {
         if let Some(only) = self.only.as_ref().filter(|only| **only != *name) {
             let reason =
                 format!("the worker's certificate is of the node {only:?}, not of {name:?}");
+            if let Some(from) = self.from {
+                self.refusals.note(from, &format!("worker {only}"), &reason, "forbidden");
+            }
             self.refuse(reason, "start it with that name, or join again with a new join token")
                 .await;
             return Ok(None);

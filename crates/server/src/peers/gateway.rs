@@ -1,5 +1,8 @@
 //! The receiving end of the links.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use rota_core::server::ServerSpec;
 use rota_types::ServerId;
 use rota_wire::peer as pb;
@@ -8,8 +11,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Images, MESSAGE_BYTES_MAX, Origin};
-use crate::auth::Caller;
+use crate::auth::{Caller, Connection};
 use crate::handle::{self, Core};
+use crate::refusals::Refusals;
 
 /// The service as it is mounted.
 pub(crate) type Service = pb::peer_gateway_server::PeerGatewayServer<PeerGateway>;
@@ -19,6 +23,7 @@ pub(crate) struct PeerGateway {
     pub(crate) origin: Origin,
     pub(crate) core: Core,
     pub(crate) images: Images,
+    pub(crate) refusals: Arc<Refusals>,
     pub(crate) stop: watch::Receiver<bool>,
 }
 
@@ -30,8 +35,21 @@ impl PeerGateway {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Whether the sender means this server, and which one it is.
+    /// Which server the sender is, if it means this one; who does not is noted.
     fn admit(
+        &self,
+        introduction: Option<pb::Introduction>,
+        sender: &Sender,
+    ) -> Result<ServerId, Status> {
+        self.check(introduction, sender.shown).inspect_err(|status| {
+            if let Some(from) = sender.from {
+                let who = sender.shown.map_or_else(String::new, |shown| format!("server {shown}"));
+                self.refusals.note(from, &who, status.message(), "wrong-server");
+            }
+        })
+    }
+
+    fn check(
         &self,
         introduction: Option<pb::Introduction>,
         shown: Option<u64>,
@@ -76,10 +94,10 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         &self,
         request: Request<Streaming<pb::Batch>>,
     ) -> Result<Response<pb::Done>, Status> {
-        let shown = number_of(&request);
+        let sender = Sender::of(&request);
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.unwrap_or_default();
-        let from = self.admit(first.introduction, shown)?;
+        let from = self.admit(first.introduction, &sender)?;
         let mut stop = self.stop.clone();
         loop {
             let batch = tokio::select! {
@@ -98,17 +116,28 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         &self,
         request: Request<pb::ImageRequest>,
     ) -> Result<Response<Self::ImageStream>, Status> {
-        let shown = number_of(&request);
+        let sender = Sender::of(&request);
         let pb::ImageRequest { introduction, index } = request.into_inner();
-        let _from = self.admit(introduction, shown)?;
+        let _from = self.admit(introduction, &sender)?;
         self.images.send(rota_types::LogIndex(index)).await.map(Response::new)
     }
 }
 
-/// The number in the sender's certificate; `None` if nobody was asked.
-fn number_of<T>(request: &Request<T>) -> Option<u64> {
-    match request.extensions().get::<Caller>()? {
-        Caller::Server(number) => Some(*number),
-        Caller::Anyone | Caller::Holder(_) | Caller::Worker(_) | Caller::Unknown(_) => None,
+/// Who sent a request, as the connection tells.
+struct Sender {
+    /// The number in the certificate; `None` if nobody was asked.
+    shown: Option<u64>,
+    from: Option<IpAddr>,
+}
+
+impl Sender {
+    fn of<T>(request: &Request<T>) -> Self {
+        let shown = match request.extensions().get::<Caller>() {
+            Some(Caller::Server(number)) => Some(*number),
+            Some(Caller::Anyone | Caller::Holder(_) | Caller::Worker(_) | Caller::Unknown(_))
+            | None => None,
+        };
+        let connection = request.extensions().get::<Connection>();
+        Self { shown, from: connection.map(|connection| connection.from.ip()) }
     }
 }

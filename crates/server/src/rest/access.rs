@@ -1,5 +1,7 @@
 //! Routes and the permission that each declares: there is no way to register a handler without one.
 
+use std::net::IpAddr;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
@@ -218,6 +220,7 @@ async fn allow(permission: Permission, request: Request, next: Next) -> Response
     let caller = request.extensions().get::<Caller>().cloned();
     let caller = caller.unwrap_or_else(|| Caller::Unknown(Box::new(unauthenticated("nobody"))));
     if let Err(refused) = may(permission, &caller) {
+        turned_away(&request, &caller, &refused);
         return refused.into_response();
     }
     let response = match actor(&caller, &request) {
@@ -271,19 +274,38 @@ fn actor(caller: &Caller, request: &Request) -> Option<Actor> {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return None;
     }
-    let source = request.extensions().get::<Connection>().map(|connection| {
-        let passed_on = match connection.peer {
-            Some(Peer::Server(_)) => request.headers().get(&super::forward::SOURCE),
-            Some(Peer::Worker(_)) | None => None,
-        };
-        let told = passed_on.and_then(|from| from.to_str().ok()).filter(|from| from.len() <= 64);
-        told.map_or_else(|| connection.from.ip().to_string(), str::to_owned)
-    });
+    let source = source(request).map_or_else(String::new, |source| source.to_string());
+    caller.name().map(|who| Actor { who, source, action: action(request) })
+}
+
+/// Where a request came from; another server says so of those that it passed on.
+fn source(request: &Request) -> Option<IpAddr> {
+    let connection = request.extensions().get::<Connection>()?;
+    let passed_on = match connection.peer {
+        Some(Peer::Server(_)) => request.headers().get(&super::forward::SOURCE),
+        Some(Peer::Worker(_)) | None => None,
+    };
+    let told = passed_on.and_then(|from| from.to_str().ok()).and_then(|from| from.parse().ok());
+    Some(told.unwrap_or_else(|| connection.from.ip()))
+}
+
+/// Method and path.
+fn action(request: &Request) -> String {
     let mut action = format!("{} {}", request.method(), request.uri().path());
     let end =
         (0..=action.len().min(ACTION_BYTES_MAX)).rev().find(|end| action.is_char_boundary(*end));
     action.truncate(end.unwrap_or(0));
-    caller.name().map(|who| Actor { who, source: source.unwrap_or_default(), action })
+    action
+}
+
+/// Notes somebody who was turned away.
+pub(super) fn turned_away(request: &Request, caller: &Caller, refused: &Refused) {
+    let app = request.extensions().get::<App>();
+    if let Some((app, from)) = app.zip(source(request)) {
+        let code = refused.problem().error_code().map_or("unknown", ErrorCode::name);
+        let who = caller.name().unwrap_or_default();
+        app.refusals.note(from, &who, &action(request), code);
+    }
 }
 
 /// Ends an answer that is still being sent when its caller's token is revoked or expires.

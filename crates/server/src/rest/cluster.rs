@@ -124,7 +124,16 @@ fn odds(view: &View<'_>, live: u64) -> FailureOdds {
     (status = "default", description = "A problem.", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn metrics(State(app): State<App>) -> Answer<Response> {
-    let text = app.core.peek(render).await?;
+    let mut text = app.core.peek(render).await?;
+    put(
+        &mut text,
+        format_args!(
+            "# HELP rota_refused_total Requests and connections that were turned away.\n# TYPE rota_refused_total counter\n"
+        ),
+    );
+    for (code, count) in app.refusals.counts() {
+        put(&mut text, format_args!("rota_refused_total{{code=\"{code}\"}} {count}\n"));
+    }
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }

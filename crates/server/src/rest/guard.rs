@@ -48,14 +48,17 @@ impl RequestIds {
 pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let id = app.request_ids.draw();
     let instance = request.uri().path().to_owned();
+    request.extensions_mut().insert(app.clone());
     let mut response = match admit(&app.hosts, &request) {
         Ok(()) => {
             request.extensions_mut().insert(id.clone());
-            request.extensions_mut().insert(app.clone());
             introduce(&app, &mut request);
             next.run(request).await
         }
-        Err(problem) => problem.into_response(),
+        Err(refused) => {
+            super::access::turned_away(&request, &Caller::Anyone, &refused);
+            refused.into_response()
+        }
     };
     super::problem::complete(&mut response, &instance, &id);
     let index = app.core.applied();

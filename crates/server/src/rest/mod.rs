@@ -45,6 +45,7 @@ use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, CoreError};
 use crate::history::History;
 use crate::peers::PeerGateway;
+use crate::refusals::Refusals;
 use crate::ring::Ring;
 
 /// What handlers share.
@@ -65,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) space: DiskSpace,
     /// There if this server asks who calls.
     pub(crate) secured: Option<Arc<Secured>>,
+    /// Who was turned away.
+    pub(crate) refusals: Arc<Refusals>,
     /// A permit for each stream that somebody follows.
     pub(crate) followers: Arc<Semaphore>,
     /// Held while settings of a queue are read, changed and written back: nobody's change is lost in between.
@@ -141,6 +144,7 @@ pub(crate) fn routes() -> Routes {
         .anywhere(Work, routes!(tokens::renew))
         .anywhere(Known, routes!(tokens::whoami))
         .at(ReadAudit, routes!(audit::list_audit))
+        .anywhere(ReadAudit, routes!(audit::list_refused))
         .anywhere(Public, routes!(meta::health))
         .anywhere(Public, routes!(meta::ready))
         .anywhere(Public, routes!(meta::version))
@@ -209,6 +213,7 @@ get /openapi.json Public
 get /problems/{code} Public
 get /readyz Public
 get /v1/audit ReadAudit
+get /v1/audit/refused ReadAudit
 get /v1/cluster/stats ReadCluster
 get /v1/cluster/status ReadCluster
 get /v1/events ReadCluster

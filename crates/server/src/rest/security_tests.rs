@@ -1,5 +1,8 @@
 //! Who may do what, tried on every route that the router has, over TLS.
 
+mod refused;
+
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -112,15 +115,34 @@ impl World {
 
     /// Signs a certificate without asking the server.
     fn certified(&self, peer: &Peer) -> Client {
-        let dir = IdentityDir::below(&self.dir.path().join(peer.to_string()));
-        let joining = Joining::new().unwrap();
-        let request = joining.request().unwrap();
-        let (names, now) = (Names::default(), SystemTime::now());
-        let chain = self.authority.sign(&request, peer, &names, now).unwrap();
-        let identity = joining.accept(&dir, &chain, self.authority.certificate()).unwrap();
-        let shown = Reloadable::new(&identity);
-        client(client_config(identity.authority(), Some(shown)).unwrap())
+        self.showing(&signed(&self.authority, peer, SystemTime::now()))
     }
+
+    /// A client that trusts this cluster and shows this.
+    fn showing(&self, identity: &Identity) -> Client {
+        let issued = Identity::load(&IdentityDir::below(&self.dir.path().join("data"))).unwrap();
+        let shown = Reloadable::new(identity);
+        client(client_config(issued.authority(), Some(shown)).unwrap())
+    }
+
+    /// What was counted under `rota_refused_total`.
+    async fn refused(&self) -> BTreeMap<String, u64> {
+        let (_, text) = self.admin("get", "/metrics", &json!({})).await;
+        let lines = text.as_str().unwrap().lines();
+        let counted = lines.filter_map(|line| line.strip_prefix("rota_refused_total{code=\""));
+        let pairs = counted.map(|line| line.split_once("\"} ").unwrap());
+        pairs.map(|(code, count)| (code.to_owned(), count.parse().unwrap())).collect()
+    }
+}
+
+/// A certificate that this authority signed at this time.
+fn signed(authority: &Authority, peer: &Peer, now: SystemTime) -> Identity {
+    let home = TempDir::new().unwrap();
+    let joining = Joining::new().unwrap();
+    let request = joining.request().unwrap();
+    let chain = authority.sign(&request, peer, &Names::default(), now).unwrap();
+    let dir = IdentityDir::below(home.path());
+    joining.accept(&dir, &chain, authority.certificate()).unwrap()
 }
 
 fn config(dir: &TempDir) -> ServerConfig {
