@@ -93,6 +93,11 @@ impl Cron {
         !self.minutes.wild && !self.hours.wild
     }
 
+    /// How often it can be due within a minute.
+    pub(crate) fn runs_per_minute(&self) -> u32 {
+        self.seconds.bits.count_ones()
+    }
+
     /// Whether any day matches. The calendar repeats after 400 years.
     pub(crate) fn has_days(&self) -> bool {
         (0..CYCLE_MONTHS)

@@ -188,18 +188,24 @@ impl Timetable {
         None
     }
 
-    /// The instant after `after` that is due for a schedule whose last run ended at `last_end`: as [`Timetable::next_after`], but also for a
-    /// rule that follows the ends of runs.
+    /// The instant after `after` for a schedule whose last run ended at `last_end`: as [`Timetable::next_after`], but also for a rule that
+    /// follows the ends of runs. That one is due at its start, and then a while after the end or `after`, whichever is later.
     #[must_use]
     pub fn next_run(&self, after: Timestamp, last_end: Option<Timestamp>) -> Option<Timestamp> {
         let Rule::AfterEnd { delay } = self.rule else { return self.next_after(after) };
-        let due = last_end.map_or(self.starts_at, |end| end.plus(delay));
-        let due = Timestamp(due.0.max(after.0.checked_add(1)?).max(self.starts_at.0));
-        let due = match self.excluded(due.0) {
-            None => due.0,
-            Some((_, last)) => self.first_second_at(due.0 / SECOND, (last + 1) * DAY) * SECOND,
+        let due = match last_end {
+            None if after < self.starts_at => self.starts_at,
+            None | Some(_) => last_end.unwrap_or_default().max(after).plus(delay),
         };
-        Some(Timestamp(due)).filter(|due| self.ends_at.is_none_or(|ends_at| *due < ends_at))
+        let due = match self.excluded(due.0) {
+            None => due,
+            Some((_, last)) => {
+                let morning = self.first_second_at(due.0 / SECOND, (last + 1) * DAY);
+                Timestamp(morning.saturating_mul(SECOND))
+            }
+        };
+        let end = self.ends_at.unwrap_or(Timestamp(u64::MAX));
+        Some(due).filter(|due| *due > after && *due < end)
     }
 
     /// All instants after `after`, in order.

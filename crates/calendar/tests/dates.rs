@@ -244,12 +244,22 @@ fn a_pause_after_the_end_counts_from_the_end() {
     let mut table = timetable("UTC", "@after 10m");
     table.starts_at = at("2026-01-01T00:00:00Z");
     assert_eq!(table.next_after(at("2026-01-01T00:00:00Z")), None);
-    let next = |after: &str, end: Option<&str>| table.next_run(at(after), end.map(at)).map(show);
-    assert_eq!(next("2025-01-01T00:00:00Z", None).as_deref(), Some("2026-01-01T00:00Z"));
+    let next = |table: &Timetable, after: &str, end: Option<&str>| {
+        table.next_run(at(after), end.map(at)).map(show)
+    };
+    assert_eq!(next(&table, "2025-01-01T00:00:00Z", None).as_deref(), Some("2026-01-01T00:00Z"));
     assert_eq!(
-        next("2026-01-01T00:00:00Z", Some("2026-01-01T03:00:00Z")).as_deref(),
+        next(&table, "2026-01-01T00:00:00Z", Some("2026-01-01T03:00:00Z")).as_deref(),
         Some("2026-01-01T03:10Z")
     );
+    // Without an end since, the one before was skipped.
+    assert_eq!(next(&table, "2026-01-01T04:00:00Z", None).as_deref(), Some("2026-01-01T04:10Z"));
+    table.exclusions = Exclusions::new([(
+        Date::new(2026, 1, 1).expect("a date"),
+        Date::new(2026, 1, 2).expect("a date"),
+    )])
+    .expect("a range");
+    assert_eq!(next(&table, "2026-01-01T04:00:00Z", None).as_deref(), Some("2026-01-03T00:00Z"));
 }
 
 #[test]

@@ -116,6 +116,16 @@ pub const SCHEDULE_INTERVAL_MAX: Span = Span::from_secs(400 * 24 * 3600);
 pub const EXCLUSIONS_MAX: usize = 1_000;
 /// The longest time by which a schedule may delay a run to spread the load.
 pub const JITTER_MAX: Span = Span::from_secs(24 * 3600);
+/// Runs that one outage may cause for a schedule that catches up.
+pub const CATCH_UP_RUNS_MAX: u32 = 1_000;
+/// The longest time after which a missed instant of a schedule may still have a run.
+pub const CATCH_UP_WINDOW_MAX: Span = Span::from_secs(400 * 24 * 3600);
+/// Runs of one schedule that wait for an earlier one to end.
+pub const WAITING_RUNS_MAX: u32 = 1_000;
+/// Runs of one schedule that one call decides, not counting those that were missed.
+pub const DECISIONS_MAX: usize = 1_000;
+/// Instants that are counted one by one when many of them are skipped together.
+pub const INSTANTS_COUNTED_MAX: u64 = 10_000;
 
 const _: () = assert!(GROUPS_MAX as u64 <= JOB_TASKS_MAX as u64);
 const _: () = assert!(JOB_TASKS_MAX as u64 <= LIVE_TASKS_MAX);
