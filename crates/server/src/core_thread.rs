@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rota_control::Controller;
 use rota_core::State;
+use rota_core::event::Event;
 use rota_ports::{ChangeRefused, Frame, MessageBytes, SnapshotMeta};
 use rota_server_core::{
     Answer, Applied, Machine, Moment, Parts, Replica, Sessions, Shell, Standing,
@@ -259,6 +260,11 @@ impl Shell for Hands {
             self.metrics.note_outcomes(commands, outcomes);
             self.launched.forget(&events);
             self.tokens.observe(state, &events);
+            let is_about_servers =
+                |event: &Event| matches!(event, Event::ServerChanged(_) | Event::ServerRemoved(_));
+            if events.iter().any(is_about_servers) {
+                self.core.note_servers(state);
+            }
             let at = state.now();
             self.history.feed(index, at, &events);
             self.ring.push(Batch { index, at, events: Arc::from(events) });

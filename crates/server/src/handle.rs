@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use rota_core::State;
 use rota_core::command::{Command, Outcome};
 use rota_core::server::ServerSpec;
 use rota_ports::FrameSeq;
@@ -212,6 +213,7 @@ struct Inner {
     applied: AtomicU64,
     applied_watch: watch::Sender<u64>,
     standing: watch::Sender<Standing>,
+    servers: watch::Sender<Arc<[String]>>,
     proposals: Arc<Semaphore>,
     bytes: Arc<Semaphore>,
     reads: Arc<Semaphore>,
@@ -226,6 +228,7 @@ impl Core {
             applied: AtomicU64::new(applied.0),
             applied_watch: watch::Sender::new(applied.0),
             standing: watch::Sender::default(),
+            servers: watch::Sender::default(),
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX / BLOCK)),
             reads: Arc::new(Semaphore::new(READS_MAX)),
@@ -257,6 +260,22 @@ impl Core {
     /// Who leads, as far as this server knows, and every change of that.
     pub(crate) fn standing(&self) -> watch::Receiver<Standing> {
         self.inner.standing.subscribe()
+    }
+
+    /// Where the servers of the cluster are reached, and every change of that; empty if this server runs alone.
+    pub(crate) fn servers(&self) -> watch::Receiver<Arc<[String]>> {
+        self.inner.servers.subscribe()
+    }
+
+    /// Notes where the servers are reached. For the core thread only.
+    pub(crate) fn note_servers(&self, state: &State) {
+        let addresses = state.servers().map(|(_, server)| server.spec.address.to_string());
+        let addresses: Arc<[String]> = addresses.filter(|address| !address.is_empty()).collect();
+        self.inner.servers.send_if_modified(|known| {
+            let changed = *known != addresses;
+            *known = addresses;
+            changed
+        });
     }
 
     /// Notes who leads. For the core thread only.

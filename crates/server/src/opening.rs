@@ -87,6 +87,7 @@ impl Opening {
         let recorded_at = if is_new { crate::clock::wall() } else { state.now() };
         let history = Arc::new(history);
         let (core, requests) = Core::new(state.index());
+        core.note_servers(&state);
         let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
         let tokens = Arc::new(Tokens::of(&state));
         let secured = secure(config, identity.server, Arc::clone(&tokens))?;

@@ -1,11 +1,13 @@
 //! The connection to the server: opened again and again, for ever.
 
 use std::error::Error;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rota_identity::Connector as TlsConnector;
 use rota_types::limits::ENTRY_BYTES_MAX;
 use rota_types::{Monotonic, Span};
+use rota_wire::worker as pb;
 use rota_wire::worker::worker_gateway_client::WorkerGatewayClient;
 use rota_wire::worker::{
     Desired, Hello, OutputChunk, OutputRequest, ServerMessage, WorkerMessage, server_message,
@@ -20,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::clock;
 use crate::output::Outputs;
+use crate::servers::Servers;
 use crate::worker::WorkerError;
 
 /// The pause before the second attempt to connect; it doubles up to [`PAUSE_MAX`].
@@ -63,7 +66,7 @@ pub(crate) enum Link {
 
 /// Keeps a session with one of the servers open.
 pub(crate) struct Connector {
-    pub(crate) servers: Vec<String>,
+    pub(crate) servers: Mutex<Servers>,
     pub(crate) tls: Option<TlsConnector>,
     pub(crate) hello: Hello,
     pub(crate) links: mpsc::Sender<Link>,
@@ -105,7 +108,8 @@ impl Connector {
             let began = clock::now();
             let mut refused = 0;
             let mut reasons = Vec::new();
-            for server in &self.servers {
+            let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner).all();
+            for server in &servers {
                 let failure = match self.session(server, &mut tries).await {
                     Failure::Unwanted => return,
                     failure => failure,
@@ -118,7 +122,7 @@ impl Connector {
             if let Some(reason) = tries.news(reasons.join("; "), Instant::now()) {
                 warn!(%reason, "no session with any server");
             }
-            let gone = refused == self.servers.len();
+            let gone = refused == servers.len();
             if gone && self.links.send(Link::ConnectionRefused(began)).await.is_err() {
                 return;
             }
@@ -185,6 +189,7 @@ impl Connector {
         };
         match message.kind {
             Some(server_message::Kind::Welcome(welcome)) => {
+                self.learn(welcome.servers);
                 let session = Session {
                     sent,
                     lease: Span(welcome.lease_micros),
@@ -199,6 +204,15 @@ impl Connector {
                 Err(Failure::Unwanted)
             }
             _ => Err(Failure::Broken("began with something else than a welcome".into())),
+        }
+    }
+
+    /// Takes what a server says of the others.
+    fn learn(&self, told: Option<pb::Servers>) {
+        let mut servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(draft) = told.and_then(|told| servers.learn(told.addresses)) {
+            // A slow disk must not hold up heartbeats.
+            drop(tokio::task::spawn_blocking(move || draft.write()));
         }
     }
 
@@ -238,7 +252,13 @@ impl Connector {
                 Some(server_message::Kind::Refused(refused)) => {
                     Link::Refused { reason: refused.reason, remedy: refused.remedy }
                 }
-                Some(server_message::Kind::Welcome(_)) | None => {
+                Some(server_message::Kind::Servers(told)) => {
+                    self.learn(Some(told));
+                    continue;
+                }
+                // Of a kind that this version does not know.
+                None => continue,
+                Some(server_message::Kind::Welcome(_)) => {
                     return Failure::Broken("a message that has no place in a session".into());
                 }
             };

@@ -3,7 +3,7 @@
 mod home;
 mod shell;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rota_core::command::NodeSpec;
@@ -20,6 +20,7 @@ use crate::config::WorkerConfig;
 use crate::executor::{Event, Host};
 use crate::output::Outputs;
 use crate::process;
+use crate::servers::Servers;
 use crate::session::{Connector, Link, check_address};
 use home::Home;
 use shell::Shell;
@@ -153,15 +154,17 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").into(),
             runs: config.allow.kinds(),
         };
-        let servers = config.servers.clone();
+        let (data_dir, configured) = (config.data_dir.clone(), config.servers.clone());
         let tls = config.connector.clone();
         let incarnation = spec.incarnation;
         let opening =
             tokio::task::spawn_blocking(move || Home::open(config, incarnation, elsewhere));
         let home = opening.await.map_err(|error| WorkerError::Tls(error.to_string()))??;
+        let servers = tokio::task::spawn_blocking(move || Servers::open(&data_dir, configured));
+        let servers = servers.await.map_err(|error| WorkerError::Tls(error.to_string()))?;
         let (links_in, links) = mpsc::channel(256);
         let connector = Connector {
-            servers,
+            servers: Mutex::new(servers),
             tls,
             hello: hello(&spec),
             links: links_in,

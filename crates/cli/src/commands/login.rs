@@ -67,6 +67,7 @@ pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<u8> {
         access,
     })?;
     let who = client.whoami().await?;
+    let servers = with_others(servers, &client).await?;
     let kept = Kept { name: &args.name, servers: &servers, authority, token: &token };
     config::keep(path, &kept)?;
     let line = format!(
@@ -79,6 +80,16 @@ pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<u8> {
     );
     app.out.answer(&who, &args.name, &line)?;
     Ok(0)
+}
+
+/// These servers, and those that they know: one of them is enough to log in, and may be gone tomorrow.
+async fn with_others(mut servers: Vec<String>, client: &Client) -> Result<Vec<String>> {
+    let known = client.cluster_status().await?.servers.into_iter().map(|server| server.address);
+    let known: Vec<String> = known.filter(|address| address.starts_with("https://")).collect();
+    servers.extend(known);
+    let mut seen = std::collections::BTreeSet::new();
+    servers.retain(|server| seen.insert(server.clone()));
+    Ok(servers)
 }
 
 /// Reads the token from standard input.

@@ -7,7 +7,7 @@ use clap::Args;
 use rota_api::{Amount, ErrorCode, Size};
 use rota_identity::{Connector, Identity, IdentityDir, Peer, Reloadable};
 use rota_types::{Labels, Resources};
-use rota_worker::{Shutdown, Worker, WorkerConfig};
+use rota_worker::{Shutdown, Worker, WorkerConfig, known_servers};
 use tokio::sync::watch;
 
 use super::App;
@@ -204,10 +204,12 @@ impl Identified {
         config.advertised_server = config.servers.first().cloned();
         let shown = Reloadable::new(&identity);
         config.connector = Some(Connector::new(identity.authority(), shown.clone())?);
-        let servers = config.servers.clone();
+        let (servers, data_dir) = (config.servers.clone(), config.data_dir.clone());
         tokio::spawn(async move {
             loop {
                 if identity.renew_at() <= SystemTime::now() {
+                    // The one that the worker was given may be gone.
+                    let servers = known_servers(&data_dir, &servers);
                     match rota_client::renew_worker(&servers, &identity, &dir).await {
                         Ok(renewed) => {
                             shown.replace(&renewed);

@@ -175,7 +175,7 @@ fn work_goes_on_when_the_leader_of_a_secured_cluster_is_killed() {
         told.eq((1..=3).map(|id| cluster.url(id))) && status["level"].as_u64() > Some(0)
     });
     // As people do: a login keeps servers, authority and token.
-    let login = ["login", "lab", "--server", &cluster.urls(), "--ca", "s1/credentials/ca.pem"];
+    let login = ["login", "lab", "--server", &cluster.url(2), "--ca", "s1/credentials/ca.pem"];
     let mut command = rota(&cluster.dir);
     command.env("ROTA_TOKEN", &cluster.admin).args(login);
     let (code, _, error) = told(command.output().expect("rota runs"));
@@ -223,6 +223,39 @@ fn a_server_joins_with_nothing_but_a_token() {
     assert_eq!(cluster.at(&cluster.url(4), &["queue", "pause", "default"]).0, Some(0));
     let removed = cluster.at(&cluster.url(4), &["cluster", "remove", "1", "--yes"]);
     assert_eq!(removed.0, Some(0), "{}", removed.2);
+}
+
+#[test]
+fn a_worker_that_was_given_one_server_finds_all_others_and_keeps_them() {
+    let mut cluster = Cluster::started();
+    let first = cluster.url(1);
+    let worker = cluster.worker("w1", &first);
+    let runs = |cluster: &Cluster| {
+        let out = cluster.at(&cluster.url(3), &["run", "--", "echo", "here"]);
+        assert_eq!((out.0, out.1.as_str()), (Some(0), "here"), "{}", out.2);
+    };
+    runs(&cluster);
+    // The server that it was given is gone for good; it knows the others.
+    cluster.kill(1);
+    runs(&cluster);
+    // One is added later, and takes the place of two that were there when the worker began.
+    let token = cluster.ok(&["token", "create", "s4", "--role", "server", "-q"]);
+    std::fs::write(cluster.dir.join("join.token"), token).expect("is written");
+    let url = cluster.url(2);
+    cluster.start(4, &["--join", &url, "--token", "@join.token"]);
+    cluster.until("a fourth voter", |cluster| cluster.role(4) == "voter");
+    cluster.ok(&["cluster", "remove", "1", "--yes"]);
+    let list = cluster.dir.join("w1/servers");
+    cluster.until("the list of servers", |cluster| {
+        let known = std::fs::read_to_string(&list).unwrap_or_default();
+        known.lines().eq([first.clone(), cluster.url(2), cluster.url(3), cluster.url(4)])
+    });
+    cluster.kill(2);
+    runs(&cluster);
+    // Also when it is started again, with the address of a server that is no more.
+    drop(worker);
+    let _worker = cluster.worker_again("w1", &first, &[]);
+    runs(&cluster);
 }
 
 #[test]

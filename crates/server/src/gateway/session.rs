@@ -152,7 +152,9 @@ impl Session {
                         return;
                     }
                 }
-                Some(pb::worker_message::Kind::Hello(_)) | None => {
+                // Of a kind that this version does not know.
+                None => {}
+                Some(pb::worker_message::Kind::Hello(_)) => {
                     warn!(%node, "a worker sent something that has no place in a session");
                     return;
                 }
@@ -204,8 +206,20 @@ impl Session {
 
     /// Sends what gathers in the outbox until the session has to end.
     async fn send(&self, outbox: &Outbox) {
+        let mut servers = self.core.servers();
+        let mut is_welcome = false;
         loop {
-            let pending = outbox.take().await;
+            let pending = tokio::select! {
+                pending = outbox.take() => pending,
+                Ok(()) = servers.changed(), if is_welcome => {
+                    let told = told_of(&servers.borrow_and_update());
+                    if self.say(pb::server_message::Kind::Servers(told)).await {
+                        continue;
+                    }
+                    return;
+                }
+            };
+            is_welcome |= pending.welcome.is_some();
             let ending = pending.ending;
             if !(self.greet(&pending).await && self.tell(pending).await) {
                 return;
@@ -225,6 +239,7 @@ impl Session {
                 heartbeat_micros: self.heartbeat.micros(),
                 sole_server: self.is_sole,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                servers: Some(told_of(&self.core.servers().borrow())),
             };
             if !self.say(pb::server_message::Kind::Welcome(welcome)).await {
                 return false;
@@ -303,6 +318,11 @@ impl Session {
         let message = Ok(pb::ServerMessage { kind: Some(kind) });
         self.sender.send_timeout(message, SEND_TIMEOUT).await.is_ok()
     }
+}
+
+/// Where the servers are reached, as workers are told.
+fn told_of(addresses: &[String]) -> pb::Servers {
+    pb::Servers { addresses: addresses.to_vec() }
 }
 
 /// A report with its tails cut to what a record keeps.

@@ -178,6 +178,7 @@ impl Session {
             heartbeat_micros: micros / 10,
             sole_server,
             version: "test".into(),
+            servers: None,
         }))
         .await;
     }
