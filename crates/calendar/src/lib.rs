@@ -12,11 +12,13 @@ extern crate std;
 
 mod civil;
 mod cron;
+mod describe;
 mod error;
 mod item;
 mod ledger;
 mod parse;
 mod policy;
+mod preview;
 mod rule;
 mod search;
 mod spread;
@@ -30,6 +32,7 @@ pub use ledger::{
     Begins, Cursor, Decided, Decision, Instants, Load, Reason, Run, Verdict, decide, pass_over,
 };
 pub use policy::{BadPolicy, Misfire, Overlap, Policy};
+pub use preview::{Note, Preview};
 pub use rule::Rule;
 pub use search::{Fold, Gap};
 pub use timetable::{BadTimetable, Exclusions, Timetable};

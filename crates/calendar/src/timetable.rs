@@ -4,7 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use rota_types::limits::{EXCLUSIONS_MAX, JITTER_MAX};
+use rota_types::limits::{
+    EXCLUSIONS_MAX, JITTER_MAX, SCHEDULE_INTERVAL_MAX, SCHEDULE_INTERVAL_MIN,
+};
 use rota_types::{Span, Timestamp};
 
 use crate::civil::{DAY, Date};
@@ -68,6 +70,8 @@ pub enum BadTimetable {
     },
     /// The jitter is too long.
     Jitter(Span),
+    /// The interval or the pause is outside its limits.
+    Interval(Span),
     /// The end is not after the start.
     Bounds,
     /// No instant is left.
@@ -85,6 +89,10 @@ impl fmt::Display for BadTimetable {
                 write!(f, "exclusions: {first} to {last} ends before it begins; write the earlier day first")
             }
             Self::Jitter(jitter) => write!(f, "jitter: {jitter} is longer than {JITTER_MAX}; write a shorter one"),
+            Self::Interval(span) => write!(
+                f,
+                "schedule: {span} is outside the limits: {SCHEDULE_INTERVAL_MIN}–{SCHEDULE_INTERVAL_MAX}"
+            ),
             Self::Bounds => f.write_str("ends_at: not after starts_at; write a later end, or none"),
             Self::Never => f.write_str(
                 "schedule: nothing is due before its end or the year 2500; check the times that clocks skip, ends_at and exclusions",
@@ -142,6 +150,11 @@ impl Timetable {
     pub fn check(&self, now: Timestamp) -> Result<(), BadTimetable> {
         if self.jitter > JITTER_MAX {
             return Err(BadTimetable::Jitter(self.jitter));
+        }
+        if let Rule::Every { interval: span, .. } | Rule::AfterEnd { delay: span } = self.rule
+            && (span < SCHEDULE_INTERVAL_MIN || span > SCHEDULE_INTERVAL_MAX)
+        {
+            return Err(BadTimetable::Interval(span));
         }
         if self.ends_at.is_some_and(|ends_at| ends_at <= self.starts_at) {
             return Err(BadTimetable::Bounds);
@@ -234,7 +247,9 @@ impl Timetable {
             }
             Rule::Every { interval, anchor } => {
                 let phase = anchor.0.checked_rem(interval.0)?;
-                let wait = (phase + interval.0 - from % interval.0) % interval.0;
+                let passed = from % interval.0;
+                let wait =
+                    if phase >= passed { phase - passed } else { interval.0 - (passed - phase) };
                 from.checked_add(wait)?
             }
             Rule::At(at) => Some(at.0).filter(|at| *at >= from)?,
@@ -253,7 +268,10 @@ impl Timetable {
             }
             Rule::Every { interval, anchor } => {
                 let phase = anchor.0.checked_rem(interval.0)?;
-                from.checked_sub((from % interval.0 + interval.0 - phase) % interval.0)
+                let passed = from % interval.0;
+                let ago =
+                    if passed >= phase { passed - phase } else { interval.0 - (phase - passed) };
+                from.checked_sub(ago)
             }
             Rule::At(at) => Some(at.0).filter(|at| *at <= from),
             Rule::AfterEnd { .. } => None,

@@ -2,7 +2,10 @@
 
 use proptest::prelude::*;
 use rota_calendar::{BadTimetable, Cron, Date, Exclusions, Options, Rule, Timetable, Zone};
-use rota_types::limits::{EXCLUSIONS_MAX, JITTER_MAX, SCHEDULE_TEXT_BYTES_MAX};
+use rota_types::limits::{
+    EXCLUSIONS_MAX, JITTER_MAX, SCHEDULE_INTERVAL_MAX, SCHEDULE_INTERVAL_MIN,
+    SCHEDULE_TEXT_BYTES_MAX,
+};
 use rota_types::{Span, Timestamp};
 
 fn refusal(text: &str) -> String {
@@ -189,6 +192,21 @@ fn exclusions_and_jitter_have_limits() {
         assert_eq!(table.check(Timestamp(0)), expected);
     }
     table.jitter = Span::ZERO;
+    let interval = |interval: Span| {
+        let rule = Rule::Every { interval, anchor: Timestamp(0) };
+        Timetable { rule, ..table.clone() }.check(Timestamp(0))
+    };
+    for inside in [
+        SCHEDULE_INTERVAL_MIN.0,
+        SCHEDULE_INTERVAL_MIN.0 + 1,
+        SCHEDULE_INTERVAL_MAX.0 - 1,
+        SCHEDULE_INTERVAL_MAX.0,
+    ] {
+        assert_eq!(interval(Span(inside)), Ok(()));
+    }
+    for outside in [0, SCHEDULE_INTERVAL_MIN.0 - 1, SCHEDULE_INTERVAL_MAX.0 + 1, u64::MAX] {
+        assert_eq!(interval(Span(outside)), Err(BadTimetable::Interval(Span(outside))));
+    }
     table.starts_at = Timestamp(5);
     table.ends_at = Some(Timestamp(5));
     assert_eq!(table.check(Timestamp(0)), Err(BadTimetable::Bounds));
