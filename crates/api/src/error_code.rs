@@ -5,64 +5,13 @@ use std::str::FromStr;
 
 use crate::exit;
 
+#[macro_use]
+mod define;
+
 /// The text is not an error code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no error code \"{0}\"")]
 pub struct UnknownCode(pub String);
-
-macro_rules! error_codes {
-    ($($variant:ident {
-        code: $code:literal, status: $status:expr, exit: $exit:expr,
-        title: $title:literal, hint: $hint:literal, why: $why:literal
-    })*) => {
-        /// A kind of error. Codes never change their meaning.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum ErrorCode {
-            $(#[doc = $title] $variant,)*
-        }
-
-        impl ErrorCode {
-            /// Every code, in the order of the catalogue.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-
-            /// The stable name, in kebab case.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$variant => $code),* }
-            }
-
-            /// The HTTP status; `None` if only the command line reports it.
-            #[must_use]
-            pub const fn status(self) -> Option<u16> {
-                match self { $(Self::$variant => $status),* }
-            }
-
-            /// The exit code of the command line.
-            #[must_use]
-            pub const fn exit_code(self) -> u8 {
-                match self { $(Self::$variant => $exit),* }
-            }
-
-            /// One short sentence.
-            #[must_use]
-            pub const fn title(self) -> &'static str {
-                match self { $(Self::$variant => $title),* }
-            }
-
-            /// What to do, in one line.
-            #[must_use]
-            pub const fn hint(self) -> &'static str {
-                match self { $(Self::$variant => $hint),* }
-            }
-
-            /// Why it happens and what helps: paragraphs of Markdown.
-            #[must_use]
-            pub const fn explanation(self) -> &'static str {
-                match self { $(Self::$variant => $why),* }
-            }
-        }
-    };
-}
 
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -477,6 +426,13 @@ error_codes! {
         hint: "check the address and the data directory; another process may use them",
         why: "The address may be in use, the data directory may be locked by another server or not writable, or what is stored may be damaged. \
               `detail` says which."
+    }
+    PutOut {
+        code: "put-out", status: None, exit: exit::PUT_OUT,
+        title: "The server must not take part in its cluster.",
+        hint: "`rota cluster replace SERVER` lets another one take its place",
+        why: "A server ends for good when it was removed, when it has forgotten what it promised (its directory was emptied), or when its state \
+              differs from that of the majority. The others go on. What its directory holds is left as it is."
     }
     JobFailed {
         code: "job-failed", status: None, exit: exit::FAILED,

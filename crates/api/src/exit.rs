@@ -20,6 +20,8 @@ pub const WAITED_TOO_LONG: u8 = 7;
 pub const CONFLICT: u8 = 8;
 /// Some of it was done.
 pub const PARTIAL: u8 = 9;
+/// This server must not take part in its cluster.
+pub const PUT_OUT: u8 = 10;
 /// Trouble of rota's own, where 1 to 124 belong to the task.
 pub const TROUBLE: u8 = 125;
 /// Interrupted by Ctrl-C.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rota_api::ErrorCode;
 use rota_client::{Client, ClientConfig};
 use rota_identity::IdentityDir;
-use rota_server::{RunningServer, Server, ServerConfig, StartError};
+use rota_server::{Out, RunningServer, Server, ServerConfig, StartError};
 use rota_types::Resources;
 use rota_worker::{Shutdown, Worker, WorkerConfig, WorkerError};
 use tokio::sync::watch;
@@ -224,8 +224,16 @@ impl Workers {
     }
 }
 
+/// Why a server must not take part in its cluster, for people.
+pub(crate) fn put_out(out: &Out) -> Trouble {
+    Trouble::new(ErrorCode::PutOut, out.to_string()).hint(out.hint())
+}
+
 /// Why the server did not start, for people.
 pub(crate) fn not_started(error: &StartError) -> Trouble {
+    if let StartError::Out(out) = error {
+        return put_out(out);
+    }
     let text = error.to_string();
     let (message, hint) = text.split_once("; ").unwrap_or((&text, ""));
     let trouble = Trouble::new(ErrorCode::StartFailed, message);

@@ -159,6 +159,13 @@ impl State {
         self.servers.get(&id)
     }
 
+    /// Whether a server with this number was there and is not any more. Founders announce themselves in any order; numbers rise only
+    /// when one is given out or taken back.
+    #[must_use]
+    pub fn has_gone(&self, id: ServerId) -> bool {
+        id < self.next_server && !self.servers.contains_key(&id)
+    }
+
     /// Jobs that are not over, by id.
     pub fn jobs(&self) -> impl DoubleEndedIterator<Item = (JobId, &Job)> {
         self.jobs.iter().map(|(id, job)| (id, job.as_ref()))

@@ -56,6 +56,19 @@ fn the_number_of_a_removed_server_is_never_given_out_again() {
 }
 
 #[test]
+fn founders_announce_themselves_in_any_order_and_numbers_go_on_behind_them() {
+    let mut world = World::new();
+    for id in [3, 1, 2] {
+        assert_eq!(announce(&mut world, spec(id, 1)).0, Ok(Reply::Server(ServerId(id))));
+    }
+    assert!(!world.state.has_gone(ServerId(2)) && !world.state.has_gone(ServerId(4)));
+    assert_eq!(ask(&mut world, ServerCommand::Remove(ServerId(2))), Ok(Reply::Done));
+    assert!(world.state.has_gone(ServerId(2)) && !world.state.has_gone(ServerId(3)));
+    assert_eq!(announce(&mut world, spec(2, 1)).0, Err(Rejection::UnknownServer(ServerId(2))));
+    assert_eq!(add(&mut world), Ok(Reply::Server(ServerId(4))));
+}
+
+#[test]
 fn the_level_rises_as_far_as_every_server_understands_it_and_never_falls() {
     let mut world = World::new();
     assert!(announce(&mut world, spec(1, 3)).0.is_ok());

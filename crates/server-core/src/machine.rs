@@ -205,6 +205,11 @@ impl<S: Shell> Machine<S> {
         self.servers_changed(shell);
     }
 
+    /// The log has begun to take part: there may be members to speak to.
+    pub fn began(&mut self, shell: &mut S) {
+        self.servers_changed(shell);
+    }
+
     /// The image that was asked for could not be had.
     pub fn install_failed(&mut self) {
         self.replica.install_failed();

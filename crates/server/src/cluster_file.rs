@@ -14,7 +14,6 @@ use crate::config::{ClusterConfig, LogKind};
 
 /// The file's name.
 const FILE: &str = "cluster.json";
-const TEMPORARY: &str = "cluster.json.tmp";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -106,13 +105,18 @@ impl ClusterConfig {
             authority: self.authority.clone(),
         };
         fs::create_dir_all(directory)?;
-        let temporary = directory.join(TEMPORARY);
-        let mut file = fs::File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(&stored)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, directory.join(FILE))?;
-        fs::File::open(directory)?.sync_all()
+        write_durably(&directory.join(FILE), &serde_json::to_vec_pretty(&stored)?)
     }
+}
+
+/// Puts a file in the place of what was there: whole, or not at all.
+pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("json.tmp");
+    let mut file = fs::File::create(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    path.parent().map_or(Ok(()), |directory| fs::File::open(directory)?.sync_all())
 }
 
 #[cfg(test)]

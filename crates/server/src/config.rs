@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rota_identity::{IdentityDir, IdentityError};
-use rota_store::ClusterId;
+use rota_store::{ClusterId, Identity};
 use rota_types::{ServerId, Span};
+
+use crate::out::Out;
 
 /// The shortest lease: a worker needs time for a few heartbeats.
 pub const LEASE_MIN: Span = Span::from_millis(100);
@@ -68,6 +70,13 @@ pub struct ClusterConfig {
     pub address: Option<String>,
     /// The fingerprint of the cluster's certificate authority; `None` if its servers ask nobody who they are.
     pub authority: Option<String>,
+}
+
+impl ClusterConfig {
+    /// Who this server is.
+    pub(crate) fn identity(&self) -> Identity {
+        Identity { cluster: self.cluster, server: self.server }
+    }
 }
 
 /// Configuration of this process. What changes decisions (queues, nodes) is replicated state instead.
@@ -273,13 +282,17 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The server must not take part in its cluster.
+    #[error("{0}; {hint}", hint = .0.hint())]
+    Out(Out),
     /// The system refused a thread.
     #[error("cannot start a thread: {0}; raise the limit on processes of this user (ulimit -u)")]
     Thread(io::Error),
 }
 
 impl StartError {
-    /// The exit code that suits the error: 78 for a configuration, 74 for a disk, 71 for the system.
+    /// The exit code that suits the error: 78 for a configuration, 77 for a server that must not take part, 74 for a disk, 71 for the
+    /// system.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -290,6 +303,7 @@ impl StartError {
             | Self::OtherAuthority { .. } => 78,
             Self::Data { .. } | Self::Recover { .. } => 74,
             Self::Listen { .. } | Self::Thread(_) => 71,
+            Self::Out(_) => 77,
         }
     }
 

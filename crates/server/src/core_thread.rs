@@ -29,8 +29,9 @@ use crate::handle::{
     Caller, Consistency, Core, CoreError, Query, Request, SnapshotFailed, SnapshotResult,
 };
 use crate::metrics::{Launched, Metrics};
+use crate::out::Out;
 use crate::outbox::Outbox;
-use crate::peers::Peers;
+use crate::peers::{Doorkeeper, Peers};
 use crate::ring::{Batch, Ring};
 use crate::snapshots::Snapshots;
 
@@ -64,11 +65,16 @@ pub(crate) struct Hands {
     pub(crate) writer: LogWriter,
     /// `None` if this server runs alone.
     pub(crate) peers: Option<Arc<Peers>>,
+    /// Whether this server speaks with the others.
+    pub(crate) takes_part: bool,
     pub(crate) core: Core,
     pub(crate) ring: Arc<Ring>,
     pub(crate) history: Arc<History>,
     pub(crate) snapshots: Snapshots,
     pub(crate) tokens: Arc<Tokens>,
+    /// This server.
+    pub(crate) own: ServerId,
+    pub(crate) doorkeeper: Doorkeeper,
     pub(crate) launched: Launched,
     pub(crate) metrics: Metrics,
     pub(crate) on_fatal: OnFatal,
@@ -76,7 +82,7 @@ pub(crate) struct Hands {
 }
 
 /// Why the thread ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It was told to.
     Stopped,
@@ -84,6 +90,8 @@ pub(crate) enum End {
     Failed,
     /// Another server's image is on the disk: the server has to start again with it.
     Replaced,
+    /// This server must not take part in its cluster.
+    Out(Out),
 }
 
 impl CoreThread {
@@ -94,6 +102,7 @@ impl CoreThread {
 
     /// Runs until told to stop, until nobody can speak to it any more, or until it can't go on.
     pub(crate) fn run(mut self, requests: &Receiver<Request>) -> End {
+        self.begin_if_open();
         self.settle();
         while self.hands.end.is_none() {
             match requests.recv_timeout(self.sleep()) {
@@ -152,11 +161,15 @@ impl CoreThread {
             Request::Persisted(frame, took) => {
                 hands.metrics.note_sync(took, machine.steady(hands));
                 machine.persisted(frame, hands);
+                self.begin_if_open();
             }
             Request::LogFailed(reason) => self.fail(&reason),
             Request::Peer(from, messages) => machine.receive(from, &messages),
             Request::LinkReset(peer) => machine.link_reset(peer),
             Request::Introduced(spec) => machine.introduced(spec, hands),
+            Request::Found => hands.doorkeeper.gate.allow(),
+            Request::Out(out) => hands.stay_out(out),
+            Request::Expelled => hands.stay_out(Out::Removed { server: hands.own }),
             Request::Steer(steering, reply) => drop(reply.send(machine.steer(&steering))),
             Request::Snapshot(index, reply) => {
                 hands.snapshots.want(index, reply, (machine.state(), machine.replica()));
@@ -186,6 +199,26 @@ impl CoreThread {
             Request::Stop(reply) => self.stopping = Some(reply),
             Request::Abandon => self.end(End::Failed),
         }
+    }
+
+    /// Begins to speak with the others, once. From now on this server must not forget that it did.
+    fn begin_if_open(&mut self) {
+        let Doorkeeper { memory, ground, gate } = &self.hands.doorkeeper;
+        if self.hands.peers.is_none() || self.hands.takes_part || !gate.is_open() {
+            return;
+        }
+        if memory.founded().is_none() {
+            if let Err(error) = memory.found(*ground) {
+                let reason = format!("cannot note that this server takes part: {error}");
+                return self.fail(&reason);
+            }
+            info!(behind = ground.index, "this server takes part in its cluster");
+            if ground.index > 0 {
+                self.hands.snapshots.hurry();
+            }
+        }
+        self.hands.takes_part = true;
+        self.machine.began(&mut self.hands);
     }
 
     fn snapshotted(&mut self, index: LogIndex, result: SnapshotResult) {
@@ -242,7 +275,7 @@ impl Shell for Hands {
     }
 
     fn connect(&mut self, addresses: &BTreeMap<ServerId, Arc<str>>) {
-        if let Some(peers) = &self.peers {
+        if let Some(peers) = self.peers.as_ref().filter(|_| self.takes_part) {
             peers.connect(addresses);
         }
     }
@@ -255,6 +288,10 @@ impl Shell for Hands {
 
     fn applied(&mut self, state: &State, applied: Applied<'_>) {
         let Applied { index, bytes, commands, outcomes, events } = applied;
+        let removed = |event: &Event| matches!(event, Event::ServerRemoved(id) if *id == self.own);
+        if events.iter().any(removed) {
+            self.stay_out(Out::Removed { server: self.own });
+        }
         if bytes > 0 {
             self.metrics.observe(state, &events);
             self.metrics.note_outcomes(commands, outcomes);
@@ -315,5 +352,21 @@ impl Shell for Hands {
             error!(%reason, "the server can't go on");
             (self.on_fatal)(reason);
         }
+    }
+}
+
+impl Hands {
+    /// Ends everything because this server must not take part in its cluster.
+    fn stay_out(&mut self, out: Out) {
+        if self.end.is_some() {
+            return;
+        }
+        error!(reason = %out, hint = out.hint(), "this server stays out of its cluster");
+        if out.is_for_good()
+            && let Err(error) = self.doorkeeper.memory.put_out(&out.to_string())
+        {
+            error!(%error, "that can't be noted: do not start this server again");
+        }
+        self.end = Some(End::Out(out));
     }
 }

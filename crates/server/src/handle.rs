@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use crate::auth::ACTOR;
 use crate::core_thread::View;
+use crate::out::Out;
 use crate::outbox::Outbox;
 
 /// Commands that may wait for their commit, besides finishing work, which always may.
@@ -64,6 +65,12 @@ pub(crate) enum Request {
     LinkReset(ServerId),
     /// A peer said who it is.
     Introduced(ServerSpec),
+    /// All founders are in order: the cluster begins.
+    Found,
+    /// This server must not take part.
+    Out(Out),
+    /// A peer says that this server was removed.
+    Expelled,
     /// Somebody wants the members changed, or another leader.
     Steer(Steering, oneshot::Sender<Result<(), SteerRefused>>),
     /// Somebody needs a snapshot of at least this index to be there.

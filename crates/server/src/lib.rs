@@ -11,12 +11,15 @@ mod cluster_file;
 mod config;
 mod core_thread;
 mod disk_space;
+mod founding;
 mod gateway;
 mod handle;
 mod history;
 mod listen;
+mod memory;
 mod metrics;
 mod opening;
+mod out;
 mod outbox;
 mod peers;
 mod refusals;
@@ -31,6 +34,7 @@ pub use config::{
     CONNECTIONS_MAX, ClusterConfig, FOLLOWERS_MAX, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT,
     ServerConfig, StartError,
 };
+pub use out::Out;
 pub use start::{Ended, RunningServer, Server};
 
 /// Waits until the server shuts down.

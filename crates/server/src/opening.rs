@@ -4,17 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use rota_consensus::paxos::{self, PaxosConfig, PaxosLog};
-use rota_consensus::raft::{self, RaftConfig, RaftLog};
 use rota_core::server::ServerSpec;
 use rota_core::{LEVEL, State};
 use rota_identity::IdentityError;
-use rota_ports::{ReplicatedLog, Store};
+use rota_ports::ReplicatedLog;
 use rota_server_core::Parts;
 use rota_store::disk::{DirLock, Disk, FsDisk};
 use rota_store::history::{HISTORY_FILE, History, HistoryPlace};
 use rota_store::recover::{Options, Recovered};
-use rota_store::solo::{SoloLimits, SoloLog};
 use rota_store::wal::WalOptions;
 use rota_store::writer::LogWriter;
 use rota_store::{ClusterId, Identity, StoreError, recover};
@@ -24,12 +21,14 @@ use tracing::{info, warn};
 
 use crate::auth::{Secured, Tokens};
 use crate::clock::Clock;
-use crate::config::{ClusterConfig, LogKind, OnFatal, ServerConfig, StartError};
+use crate::config::{ClusterConfig, OnFatal, ServerConfig, StartError};
 use crate::core_thread::{CoreThread, End, Hands};
 use crate::disk_space::DiskSpace;
+use crate::founding;
 use crate::handle::{Core, Request};
+use crate::memory::Ground;
 use crate::metrics::{Launched, Metrics};
-use crate::peers::{Images, Origin, Outside, Peers};
+use crate::peers::{Doorkeeper, Founders, Images, Origin, Outside, Peers};
 use crate::ring::Ring;
 use crate::snapshots::{Files, Snapshots};
 use crate::start::names;
@@ -44,6 +43,7 @@ pub(crate) struct Opened {
     pub(crate) ring: Arc<Ring>,
     pub(crate) origin: Origin,
     pub(crate) images: Images,
+    pub(crate) doorkeeper: Doorkeeper,
     pub(crate) thread: JoinHandle<End>,
     pub(crate) secured: Option<Arc<Secured>>,
     /// When the last entry was recorded; now, if there is none.
@@ -72,16 +72,19 @@ impl Opening {
     fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
         let config = &self.config;
         let on_fatal = on_fatal(config);
-        let options = options(config);
-        let mut recovered =
-            recover::recover(&disk, &options).map_err(|error| unusable(config, error))?;
+        let memory = founding::recall(config)?;
+        let recovered =
+            recover::recover(&disk, &options(config)).map_err(|error| unusable(config, error))?;
         for note in &recovered.notes {
             warn!("{note}");
         }
+        founding::check_owner(config, &recovered, &memory)?;
         let identity = recovered.identity;
         let place = HistoryPlace::new(&config.data_dir);
         let history = open_history(config, &place, &recovered, &on_fatal)?;
-        let (state, log_bytes) = replay(config, &recovered, &history)?;
+        let founds = founding::founds(config, &recovered);
+        let (state, log_bytes) = replay(config.cluster.is_none() || founds, &recovered, &history)
+            .map_err(|reason| StartError::recover(&config.data_dir, reason))?;
         info!(index = %state.index(), jobs = state.job_count(), "recovered");
         let is_new = state.index() == LogIndex(0);
         let recorded_at = if is_new { crate::clock::wall() } else { state.now() };
@@ -90,7 +93,8 @@ impl Opening {
         core.note_servers(&state);
         let ring = Arc::new(Ring::new(state.index(), config.events_kept_max));
         let tokens = Arc::new(Tokens::of(&state));
-        let secured = secure(config, identity.server, Arc::clone(&tokens))?;
+        let own = config.cluster.as_ref().map_or(identity, ClusterConfig::identity);
+        let secured = secure(config, own.server, Arc::clone(&tokens))?;
         if secured.is_none() && state.tokens().next().is_some() {
             return Err(StartError::IdentityGone { data: config.data_dir.clone() });
         }
@@ -102,10 +106,15 @@ impl Opening {
             core: core.clone(),
             tls: secured.as_deref().map(Secured::connector).transpose()?,
         };
-        let origin = Origin { identity, address: self.address.clone() };
+        let origin = Origin { identity: own, address: self.address.clone() };
         let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
         let start = recovered.start();
-        let log = open_log(config, &mut recovered)?;
+        let (log, gate) = founding::open_log(config, &recovered)?;
+        let ground = founding::ground(founds, &state);
+        let doorkeeper = Doorkeeper { memory, ground, gate };
+        if founds {
+            self.assemble(&origin, ground, &images, &core);
+        }
         let Recovered { wal, lock, .. } = recovered;
         let files = Files {
             disk,
@@ -120,6 +129,9 @@ impl Opening {
             clock: Clock::new(),
             writer,
             peers,
+            takes_part: false,
+            own: own.server,
+            doorkeeper: doorkeeper.clone(),
             core: core.clone(),
             ring: Arc::clone(&ring),
             history: Arc::clone(&history),
@@ -132,7 +144,7 @@ impl Opening {
         };
         let parts = (self.parts(&origin, state, log), hands);
         let thread = run(parts, requests, (lock, self.stop.clone()))?;
-        Ok(Opened { core, history, ring, origin, images, thread, secured, recorded_at })
+        Ok(Opened { core, history, ring, origin, images, doorkeeper, thread, secured, recorded_at })
     }
 
     fn parts(&self, origin: &Origin, state: State, log: Box<dyn ReplicatedLog>) -> Parts {
@@ -158,6 +170,21 @@ impl Opening {
         let outside = Outside { runtime: self.runtime.clone(), stop: self.stop.subscribe() };
         Peers::new(origin.clone(), images.clone(), core.clone(), outside)
     }
+
+    /// Looks for the other founders.
+    fn assemble(&self, origin: &Origin, ground: Ground, images: &Images, core: &Core) {
+        let founders = self.config.cluster.iter().flat_map(|place| place.founders.clone());
+        let others = founders.filter(|(id, _)| *id != origin.identity.server).collect();
+        let (origin, images, core) = (origin.clone(), images.clone(), core.clone());
+        let founders = Founders { origin, others, ground, images, core };
+        let mut stop = self.stop.subscribe();
+        self.runtime.spawn(async move {
+            tokio::select! {
+                () = founders.assemble() => {}
+                () = crate::stopped(&mut stop) => {}
+            }
+        });
+    }
 }
 
 /// Starts the core thread.
@@ -182,55 +209,15 @@ fn run(
     thread.spawn(run).map_err(StartError::Thread)
 }
 
-/// The log, behind what was recovered. In a directory that is new, a founder's log begins with who founds the cluster.
-fn open_log(
-    config: &ServerConfig,
-    recovered: &mut Recovered,
-) -> Result<Box<dyn ReplicatedLog>, StartError> {
-    let Some(cluster) = &config.cluster else {
-        let last = recovered.wal.last_index();
-        return Ok(Box::new(SoloLog::new(last, SoloLimits::default())));
-    };
-    let broken = |error: StoreError| StartError::recover(&config.data_dir, error);
-    let wal = &mut recovered.wal;
-    let is_empty = wal.last_index() == LogIndex(0) && wal.protocol_state().is_none();
-    if is_empty && !cluster.founders.is_empty() {
-        let founders: Vec<ServerId> = cluster.founders.keys().copied().collect();
-        let frame = match cluster.log {
-            LogKind::Raft => raft::founding_frame(LogIndex(0), &founders),
-            LogKind::Paxos => paxos::founding_frame(LogIndex(0), &founders),
-        };
-        let written = wal.append(&frame).and_then(|()| wal.sync());
-        written.map_err(|error| StartError::recover(&config.data_dir, error))?;
-    }
-    let stored = recovered.stored().map_err(broken)?;
-    let refused = |error| StartError::recover(&config.data_dir, error);
-    match cluster.log {
-        LogKind::Raft => {
-            let log = RaftLog::new(RaftConfig::new(cluster.server, draw()), stored);
-            Ok(Box::new(log.map_err(refused)?))
-        }
-        LogKind::Paxos => {
-            let log = PaxosLog::new(PaxosConfig::new(cluster.server, draw()), stored);
-            Ok(Box::new(log.map_err(refused)?))
-        }
-    }
-}
-
 fn options(config: &ServerConfig) -> Options {
-    if let Some(ClusterConfig { cluster, server, .. }) = config.cluster {
-        return Options {
-            fresh: Identity { cluster, server },
-            cluster: Some(cluster),
-            server: Some(server),
-            wal: WalOptions::default(),
-        };
-    }
-    let mut cluster = [0; 16];
-    for (half, bytes) in cluster.chunks_mut(8).zip([draw(), draw()]) {
-        half.copy_from_slice(&bytes.to_le_bytes());
-    }
-    let fresh = Identity { cluster: ClusterId(cluster), server: ServerId(1) };
+    let alone = || {
+        let mut cluster = [0; 16];
+        for (half, bytes) in cluster.chunks_mut(8).zip([draw(), draw()]) {
+            half.copy_from_slice(&bytes.to_le_bytes());
+        }
+        Identity { cluster: ClusterId(cluster), server: ServerId(1) }
+    };
+    let fresh = config.cluster.as_ref().map_or_else(alone, ClusterConfig::identity);
     Options { fresh, cluster: None, server: None, wal: WalOptions::default() }
 }
 
@@ -248,30 +235,28 @@ fn open_history(
         .map_err(|error| unusable(config, error))
 }
 
-/// Applies the log behind the snapshot, feeding the history with what it has not stored. Also answers how many bytes that were. In a cluster
-/// the log itself says later what of it is committed.
+/// The state to begin with, and how many bytes of log were applied to it. In a cluster the log itself says later what of it is committed;
+/// in the log of one server everything is, and the history is fed with what it has not stored.
 fn replay(
-    config: &ServerConfig,
+    is_committed: bool,
     recovered: &Recovered,
     history: &History,
-) -> Result<(State, u64), StartError> {
-    let broken = |error: StoreError| StartError::recover(&config.data_dir, error);
+) -> Result<(State, u64), String> {
+    let broken = |error: StoreError| error.to_string();
     let mut state = recovered.state().map_err(broken)?;
     let stored = history.durable_index();
     if stored < state.index() {
-        let reason = format!(
+        return Err(format!(
             "the history ends at entry {stored}, and the snapshot at {} no longer holds what was finished in between: {HISTORY_FILE} was \
              removed, or is older than the rest",
             state.index()
-        );
-        return Err(StartError::recover(&config.data_dir, reason));
+        ));
     }
-    if config.cluster.is_some() {
+    if !is_committed {
         return Ok((state, 0));
     }
     if stored > recovered.wal.last_index() {
-        let reason = format!("the history knows entry {stored}, which the log does not have");
-        return Err(StartError::recover(&config.data_dir, reason));
+        return Err(format!("the history knows entry {stored}, which the log does not have"));
     }
     let mut entries = recovered.entries();
     for entry in entries.by_ref() {

@@ -21,6 +21,7 @@ use crate::handle::{Core, Request};
 use crate::history;
 use crate::listen::Tls;
 use crate::opening::{Opened, Opening, draw};
+use crate::out::Out;
 use crate::peers::PeerGateway;
 use crate::refusals::Refusals;
 use crate::rest::{self, App, Bodies, RequestIds, Shared};
@@ -55,16 +56,18 @@ impl Server {
         let socket = bind(config.listen).map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
         let (stop, stopped) = watch::channel(false);
-        let opening = Opening {
-            config: config.clone(),
-            address: config.address(address),
-            runtime: tokio::runtime::Handle::current(),
-            stop: stop.clone(),
-        };
-        let opened = tokio::task::spawn_blocking(move || opening.open())
-            .await
-            .map_err(|error| StartError::recover(&config.data_dir, error))??;
-        let Opened { core, history, ring, origin, images, thread, secured, recorded_at } = opened;
+        let opened = recover(&config, address, stop.clone()).await?;
+        let Opened {
+            core,
+            history,
+            ring,
+            origin,
+            images,
+            doorkeeper,
+            thread,
+            secured,
+            recorded_at,
+        } = opened;
         let tls = secured.as_deref().map(Tls::new).transpose()?;
         let (listener, thread) = listen(socket, &core, thread).await.map_err(refused)?;
         let outputs = Arc::new(Outputs::default());
@@ -76,6 +79,7 @@ impl Server {
             origin,
             core: core.clone(),
             images,
+            doorkeeper,
             refusals: Arc::clone(&refusals),
             stop: stopped.clone(),
         };
@@ -150,6 +154,7 @@ impl RunningServer {
         let Some(thread) = self.core_thread.take() else { return Ended::Failed };
         match tokio::task::spawn_blocking(move || thread.join()).await {
             Ok(Ok(End::Replaced)) => Ended::StartAgain,
+            Ok(Ok(End::Out(out))) => Ended::Out(out),
             Ok(Ok(End::Stopped | End::Failed) | Err(_)) | Err(_) => Ended::Failed,
         }
     }
@@ -170,12 +175,28 @@ impl Drop for RunningServer {
 }
 
 /// Why a server has ended by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// It can't go on.
     Failed,
+    /// It must not take part in its cluster, or not any more.
+    Out(Out),
     /// Another server's state has taken the place of what it had: it has to be started again, and goes on from there.
     StartAgain,
+}
+
+/// Recovers what the data directory holds.
+async fn recover(
+    config: &ServerConfig,
+    address: SocketAddr,
+    stop: watch::Sender<bool>,
+) -> Result<Opened, StartError> {
+    let address = config.address(address);
+    let runtime = tokio::runtime::Handle::current();
+    let opening = Opening { config: config.clone(), address, runtime, stop };
+    tokio::task::spawn_blocking(move || opening.open())
+        .await
+        .map_err(|error| StartError::recover(&config.data_dir, error))?
 }
 
 /// Listens. If that fails, the core thread is ended first: the files are free when this returns.

@@ -6,11 +6,12 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use common::PATIENCE;
 use reqwest::Method;
-use rota_server::{ClusterConfig, Ended, LogKind, RunningServer, Server, ServerConfig};
+use rota_server::{ClusterConfig, Ended, LogKind, Out, RunningServer, Server, ServerConfig};
 use rota_types::ServerId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,7 +29,7 @@ struct Cluster {
 struct Running {
     stop: oneshot::Sender<()>,
     /// How often it has started again.
-    done: tokio::task::JoinHandle<u32>,
+    done: tokio::task::JoinHandle<(u32, Option<Out>)>,
 }
 
 impl Cluster {
@@ -46,7 +47,7 @@ impl Cluster {
         let founders = (1..).map(ServerId).zip(&self.addresses);
         let founders = founders.map(|(id, address)| (id, format!("http://{address}"))).collect();
         let id = ServerId(place as u64 + 1);
-        let mut config = ServerConfig::new(self.dir.path().join(format!("server-{place}")));
+        let mut config = ServerConfig::new(self.directory(place));
         config.listen = self.addresses[place];
         config.cluster = Some(ClusterConfig::found("test", self.log, founders, id));
         config.disk_reserve_bytes = 0;
@@ -55,7 +56,16 @@ impl Cluster {
     }
 
     fn start(&mut self, place: usize) {
-        let config = self.config(place);
+        self.start_as(place, self.config(place));
+    }
+
+    /// Starts a server that belongs to no cluster.
+    fn start_alone(&mut self, place: usize) {
+        let config = ServerConfig { cluster: None, ..self.config(place) };
+        self.start_as(place, config);
+    }
+
+    fn start_as(&mut self, place: usize, config: ServerConfig) {
         let (stop, mut stopped) = oneshot::channel();
         let done = tokio::spawn(async move {
             let mut again = 0;
@@ -68,9 +78,10 @@ impl Cluster {
                 match ended {
                     None => {
                         server.shutdown().await;
-                        return again;
+                        return (again, None);
                     }
                     Some(Ended::StartAgain) => again += 1,
+                    Some(Ended::Out(out)) => return (again, Some(out)),
                     Some(Ended::Failed) => panic!("a server failed"),
                 }
             }
@@ -81,7 +92,25 @@ impl Cluster {
     async fn stop(&mut self, place: usize) -> u32 {
         let Running { stop, done } = self.running.remove(&place).unwrap();
         stop.send(()).unwrap();
-        done.await.unwrap()
+        done.await.unwrap().0
+    }
+
+    /// Why a server ended by itself.
+    async fn out(&mut self, place: usize) -> Option<Out> {
+        let Running { stop: _stop, done } = self.running.remove(&place).unwrap();
+        tokio::time::timeout(PATIENCE, done).await.unwrap().unwrap().1
+    }
+
+    /// Starts all servers and waits until one of them leads.
+    async fn found(&mut self) {
+        (0..self.addresses.len()).for_each(|place| self.start(place));
+        for place in 0..self.addresses.len() {
+            self.until(place, "/readyz", |health| health["status"] == "ok").await;
+        }
+    }
+
+    fn directory(&self, place: usize) -> PathBuf {
+        self.dir.path().join(format!("server-{place}"))
     }
 
     async fn send(&self, place: usize, method: Method, path: &str, body: &Value) -> (u16, Value) {
@@ -122,9 +151,21 @@ impl Cluster {
         }
     }
 
+    /// Reads, again and again while nobody leads.
+    async fn page(&self, place: usize, path: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (status, page) = self.get(place, path).await;
+            if status == 200 {
+                return page;
+            }
+            assert!(status == 503 && Instant::now() < deadline, "{status} {page}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn names(&self, place: usize, query: &str) -> Vec<String> {
-        let (status, page) = self.get(place, &format!("/v1/jobs?limit=1000{query}")).await;
-        assert_eq!(status, 200, "{page}");
+        let page = self.page(place, &format!("/v1/jobs?limit=1000{query}")).await;
         let items = page["items"].as_array().unwrap().iter();
         items.map(|job| job["name"].as_str().unwrap().to_owned()).collect()
     }
@@ -132,8 +173,8 @@ impl Cluster {
 
 async fn a_late_server_gets_everything(log: LogKind) {
     let mut cluster = Cluster::new(3, log);
-    cluster.start(0);
-    cluster.start(1);
+    cluster.found().await;
+    cluster.stop(2).await;
     cluster.until(0, "/readyz", |health| health["status"] == "ok").await;
     for number in 0..60 {
         cluster.submit(number % 2, &format!("kept-{number}")).await;
@@ -192,6 +233,10 @@ async fn a_server_that_the_log_no_longer_reaches_gets_an_image_under_paxos() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_majority_says_so_and_still_answers_stale_reads() {
     let mut cluster = Cluster::new(3, LogKind::Raft);
+    cluster.found().await;
+    for place in 0..3 {
+        cluster.stop(place).await;
+    }
     cluster.start(0);
     cluster.until(0, "/healthz", |health| health.as_str() == Some("ok\n")).await;
     let job = json!({"task": [{"noop": true}]});
@@ -207,4 +252,166 @@ async fn a_server_without_a_majority_says_so_and_still_answers_stale_reads() {
     cluster.submit(0, "with-a-majority").await;
     cluster.stop(0).await;
     cluster.stop(1).await;
+}
+
+async fn an_emptied_server_stays_out(log: LogKind) {
+    let mut cluster = Cluster::new(3, log);
+    cluster.found().await;
+    cluster.submit(0, "kept").await;
+    // Whoever leads, and whichever of the others is up: one that has met it is enough.
+    for (emptied, other) in [(2, 0), (0, 1)] {
+        for place in 0..3 {
+            if cluster.running.contains_key(&place) {
+                cluster.stop(place).await;
+            }
+        }
+        let aside = cluster.dir.path().join("aside");
+        std::fs::rename(cluster.directory(emptied), &aside).unwrap();
+        cluster.start(emptied);
+        cluster.start(other);
+        let (server, by) = (ServerId(emptied as u64 + 1), ServerId(other as u64 + 1));
+        assert_eq!(cluster.out(emptied).await, Some(Out::Forgotten { server, by }));
+        assert_eq!(cluster.get(other, "/v1/jobs").await.0, 503, "a cluster was founded anew");
+        // With its directory it is welcome again.
+        std::fs::remove_dir_all(cluster.directory(emptied)).unwrap();
+        std::fs::rename(&aside, cluster.directory(emptied)).unwrap();
+        cluster.start(emptied);
+        cluster.until(other, "/readyz", |health| health["status"] == "ok").await;
+        assert_eq!(cluster.names(other, "").await, ["kept"]);
+    }
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_an_emptied_directory_does_not_come_back_under_its_number_under_raft() {
+    an_emptied_server_stays_out(LogKind::Raft).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_with_an_emptied_directory_does_not_come_back_under_its_number_under_paxos() {
+    an_emptied_server_stays_out(LogKind::Paxos).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_founded_when_all_of_its_servers_are_there() {
+    let mut cluster = Cluster::new(3, LogKind::Raft);
+    cluster.start(0);
+    cluster.start(1);
+    cluster.until(1, "/healthz", |health| health.as_str() == Some("ok\n")).await;
+    let job = json!({"task": [{"noop": true}]});
+    let (status, problem) = cluster.send(0, Method::POST, "/v1/jobs", &job).await;
+    assert_eq!((status, &problem["code"]), (503, &json!("no-leader")), "{problem}");
+    // One that waits may be started again as often as one likes.
+    cluster.stop(1).await;
+    cluster.start(1);
+    cluster.start(2);
+    cluster.submit(0, "all-there").await;
+    assert_eq!(cluster.names(2, "").await, ["all-there"]);
+    for place in 0..3 {
+        cluster.stop(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_removed_learns_of_it_from_the_others_and_stays_out() {
+    let mut cluster = Cluster::new(3, LogKind::Raft);
+    cluster.found().await;
+    cluster.submit(0, "kept").await;
+    cluster.stop(2).await;
+    let path = "/v1/cluster/servers/3";
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.send(0, Method::DELETE, path, &Value::Null).await.0 != 204 {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    cluster.start(2);
+    let removed = Out::Removed { server: ServerId(3) };
+    assert_eq!(cluster.out(2).await, Some(removed.clone()));
+    // From now on its directory says so.
+    let Err(refused) = Server::start(cluster.config(2)).await else { panic!("it has started") };
+    assert!(refused.to_string().starts_with(&removed.to_string()), "{refused}");
+    assert!(refused.to_string().contains("rota cluster add"), "{refused}");
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+}
+
+async fn a_cluster_is_founded_on_what_one_server_has(log: LogKind) {
+    let mut cluster = Cluster::new(3, log);
+    cluster.start_alone(1);
+    cluster.until(1, "/readyz", |health| health["status"] == "ok").await;
+    for number in 0..40 {
+        cluster.submit(1, &format!("kept-{number}")).await;
+    }
+    for id in 1..=10 {
+        let path = format!("/v1/jobs/{id}/cancel");
+        assert_eq!(cluster.send(1, Method::POST, &path, &json!({})).await.0, 202);
+    }
+    cluster.stop(1).await;
+    cluster.start(0);
+    cluster.start(1);
+    // Nothing begins before all have what the cluster is founded on.
+    cluster.until(1, "/healthz", |health| health.as_str() == Some("ok\n")).await;
+    let job = json!({"task": [{"noop": true}]});
+    assert_eq!(cluster.send(1, Method::POST, "/v1/jobs", &job).await.0, 503);
+    cluster.start(2);
+    cluster.submit(0, "the-first-of-the-cluster").await;
+    let all = cluster.names(1, "").await;
+    assert_eq!(all.len(), 41);
+    assert_eq!(cluster.names(2, "&state=cancelled").await.len(), 10);
+    // Any two of them have everything, also after a restart.
+    for gone in 0..3 {
+        cluster.stop(gone).await;
+        let other = (gone + 1) % 3;
+        cluster.until(other, "/readyz", |health| health["status"] == "ok").await;
+        assert_eq!(cluster.names(other, "").await, all);
+        let index = cluster.page(other, "/v1/jobs?limit=1").await["index"].as_u64().unwrap();
+        cluster.start(gone);
+        let path = format!("/v1/jobs?limit=1&consistency=stale&min_index={index}");
+        cluster
+            .until(gone, &path, |page| page["index"].as_u64().is_some_and(|at| at >= index))
+            .await;
+        assert_eq!(cluster.names(gone, "&consistency=stale").await, all);
+    }
+    for place in 0..3 {
+        cluster.stop(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_founded_on_the_data_of_a_server_that_ran_alone_under_raft() {
+    a_cluster_is_founded_on_what_one_server_has(LogKind::Raft).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_founded_on_the_data_of_a_server_that_ran_alone_under_paxos() {
+    a_cluster_is_founded_on_what_one_server_has(LogKind::Paxos).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_not_founded_on_the_data_of_two_servers() {
+    let mut cluster = Cluster::new(2, LogKind::Raft);
+    for place in 0..2 {
+        cluster.start_alone(place);
+        cluster.until(place, "/readyz", |health| health["status"] == "ok").await;
+        cluster.submit(place, &format!("job-of-{place}")).await;
+        cluster.stop(place).await;
+        cluster.start(place);
+    }
+    // Once one of them has ended, the other one waits for it.
+    let deadline = Instant::now() + PATIENCE;
+    let ended = loop {
+        let ended = cluster.running.iter().find(|(_, running)| running.done.is_finished());
+        if let Some((place, _)) = ended {
+            break *place;
+        }
+        assert!(Instant::now() < deadline, "neither noticed");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let id = |place| ServerId(place as u64 + 1);
+    let two = Out::TwoStates { server: id(ended), other: id(1 - ended) };
+    assert_eq!(cluster.out(ended).await, Some(two));
+    if !cluster.running.is_empty() {
+        cluster.stop(1 - ended).await;
+    }
 }

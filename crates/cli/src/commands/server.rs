@@ -14,7 +14,7 @@ use rota_types::ServerId;
 use super::App;
 use crate::cluster_file;
 use crate::commands::run::interrupt;
-use crate::embedded::not_started;
+use crate::embedded::{not_started, put_out};
 use crate::join_token;
 use crate::trouble::{Result, Trouble};
 
@@ -94,6 +94,7 @@ pub(crate) async fn server(app: &App, args: ServerArgs) -> Result<u8> {
                     app.screen().remark("starting again with another server's state");
                     server = start(&config).await?;
                 }
+                Ended::Out(out) => return Err(put_out(&out)),
                 Ended::Failed => {
                     let message = "the server can't go on";
                     return Err(Trouble::new(ErrorCode::StartFailed, message));
@@ -198,9 +199,9 @@ async fn place(app: &App, args: &ServerArgs) -> Result<Option<ClusterConfig>> {
             }
             Ok(Some(known))
         }
-        (None, Some(_)) if holds_a_server(&args.data) => failed(
+        (None, Some(_)) if args.join.is_some() && holds_a_server(&args.data) => failed(
             format!("{data} holds the data of a server that ran alone"),
-            "found the cluster on empty directories",
+            "join with an empty directory, or found a cluster on this data with --cluster",
         ),
         (None, Some(wanted)) => {
             wanted.save(&args.data).map_err(unusable)?;

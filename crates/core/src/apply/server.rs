@@ -40,7 +40,7 @@ impl State {
             }
             return Ok(Reply::Server(spec.id));
         }
-        if spec.id < self.next_server {
+        if self.has_gone(spec.id) {
             return Err(Rejection::UnknownServer(spec.id));
         }
         self.insert_server(spec.clone(), events)
@@ -48,16 +48,18 @@ impl State {
 
     fn add_server(&mut self, address: &str, events: &mut Vec<Event>) -> Outcome {
         check_address(address)?;
-        let id = self.next_server;
+        let known = self.servers.last_key_value().map_or(self.next_server, |(id, _)| id.next());
+        let id = self.next_server.max(known);
         let spec =
             ServerSpec { id, address: address.into(), version: Box::default(), level: self.level };
-        self.insert_server(spec, events)
+        let outcome = self.insert_server(spec, events)?;
+        self.next_server = id.next();
+        Ok(outcome)
     }
 
     fn insert_server(&mut self, spec: ServerSpec, events: &mut Vec<Event>) -> Outcome {
         limit("servers", (self.servers.len() as u64).saturating_add(1), SERVERS_MAX as u64)?;
         let id = spec.id;
-        self.next_server = id.next();
         self.servers.insert(id, Server { spec, joined_at: self.now });
         events.push(Event::ServerChanged(id));
         Ok(Reply::Server(id))
@@ -65,6 +67,7 @@ impl State {
 
     fn remove_server(&mut self, id: ServerId, events: &mut Vec<Event>) -> Outcome {
         self.servers.remove(&id).ok_or(Rejection::UnknownServer(id))?;
+        self.next_server = self.next_server.max(id.next());
         events.push(Event::ServerRemoved(id));
         Ok(Reply::Done)
     }

@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use super::{Images, MESSAGE_BYTES_MAX, Origin};
+use super::founding::Doorkeeper;
+use super::{Images, MESSAGE_BYTES_MAX, Origin, REMOVED};
 use crate::auth::{Caller, Connection};
 use crate::handle::{self, Core};
 use crate::refusals::Refusals;
@@ -23,6 +24,7 @@ pub(crate) struct PeerGateway {
     pub(crate) origin: Origin,
     pub(crate) core: Core,
     pub(crate) images: Images,
+    pub(crate) doorkeeper: Doorkeeper,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -35,25 +37,36 @@ impl PeerGateway {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Which server the sender is, if it means this one; who does not is noted.
-    fn admit(
+    /// What the sender says of itself, if it means this server and still belongs to the cluster; who does not is noted.
+    async fn admit(
         &self,
         introduction: Option<pb::Introduction>,
         sender: &Sender,
-    ) -> Result<ServerId, Status> {
-        self.check(introduction, sender.shown).inspect_err(|status| {
+    ) -> Result<ServerSpec, Status> {
+        let checked = self.identify(introduction, sender.shown).inspect_err(|status| {
             if let Some(from) = sender.from {
                 let who = sender.shown.map_or_else(String::new, |shown| format!("server {shown}"));
                 self.refusals.note(from, &who, status.message(), "wrong-server");
             }
-        })
+        });
+        let spec = checked?;
+        let id = spec.id;
+        let has_gone = self.core.peek(move |view| {
+            view.replica.members().iter().all(|member| member.id != id) && view.state.has_gone(id)
+        });
+        match has_gone.await {
+            Ok(false) => Ok(spec),
+            Ok(true) => Err(Status::new(REMOVED, format!("server {id} was removed"))),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
     }
 
-    fn check(
+    /// Whether the sender means this server, and what it says of itself.
+    fn identify(
         &self,
         introduction: Option<pb::Introduction>,
         shown: Option<u64>,
-    ) -> Result<ServerId, Status> {
+    ) -> Result<ServerSpec, Status> {
         let Some(introduction) = introduction else {
             return Err(Status::invalid_argument("a link begins with an introduction"));
         };
@@ -81,8 +94,7 @@ impl PeerGateway {
             )));
         }
         let (id, address, version) = (ServerId(from), address.into(), version.into());
-        self.core.tell(handle::Request::Introduced(ServerSpec { id, address, version, level }));
-        Ok(id)
+        Ok(ServerSpec { id, address, version, level })
     }
 }
 
@@ -97,7 +109,10 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         let sender = Sender::of(&request);
         let mut incoming = request.into_inner();
         let first = incoming.message().await?.unwrap_or_default();
-        let from = self.admit(first.introduction, &sender)?;
+        let spec = self.admit(first.introduction, &sender).await?;
+        let from = spec.id;
+        self.doorkeeper.meet(from).await?;
+        self.core.tell(handle::Request::Introduced(spec));
         let mut stop = self.stop.clone();
         loop {
             let batch = tokio::select! {
@@ -118,8 +133,17 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
     ) -> Result<Response<Self::ImageStream>, Status> {
         let sender = Sender::of(&request);
         let pb::ImageRequest { introduction, index } = request.into_inner();
-        let _from = self.admit(introduction, &sender)?;
+        self.admit(introduction, &sender).await?;
         self.images.send(rota_types::LogIndex(index)).await.map(Response::new)
+    }
+
+    async fn acquaint(
+        &self,
+        request: Request<pb::Introduction>,
+    ) -> Result<Response<pb::Acquainted>, Status> {
+        let sender = Sender::of(&request);
+        let from = self.admit(Some(request.into_inner()), &sender).await?.id;
+        Ok(Response::new(self.doorkeeper.tell(from)))
     }
 }
 

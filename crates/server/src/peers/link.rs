@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tracing::{debug, info};
 
-use super::MESSAGE_BYTES_MAX;
+use super::{MESSAGE_BYTES_MAX, REMOVED};
 use crate::handle::{Core, Request};
 
 /// Messages that may wait on one link.
@@ -174,6 +174,9 @@ impl Line {
             over = feed => over,
             ended = answer => {
                 if let Err(status) = ended {
+                    if status.code() == REMOVED {
+                        self.core.tell(Request::Expelled);
+                    }
                     debug!(peer = %self.peer, %status, "link ended");
                 }
                 Over::Failed

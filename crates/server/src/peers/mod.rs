@@ -3,6 +3,7 @@
 //! A message may be lost, at any time and without notice: the log repeats what matters. What must not happen is that a slow or dead
 //! peer holds up the core thread or fills the memory, so sending never waits and drops what does not fit.
 
+mod founding;
 mod gateway;
 mod image;
 mod link;
@@ -16,6 +17,7 @@ use rota_types::{LogIndex, ServerId};
 use rota_wire::peer as pb;
 use tokio::sync::watch;
 
+pub(crate) use founding::{Doorkeeper, Founders};
 pub(crate) use gateway::{PeerGateway, Service};
 pub(crate) use image::Images;
 
@@ -24,6 +26,9 @@ use link::Link;
 
 /// Bytes of one message between servers: an entry of the largest size with what goes around it.
 const MESSAGE_BYTES_MAX: usize = 2 * rota_types::limits::ENTRY_BYTES_MAX;
+
+/// What a server is told that was removed.
+const REMOVED: tonic::Code = tonic::Code::NotFound;
 
 /// The links to the other servers.
 pub(crate) struct Peers {
