@@ -26,7 +26,7 @@ use crate::core_thread::{CoreThread, End, Hands};
 use crate::disk_space::DiskSpace;
 use crate::founding;
 use crate::handle::{Core, Request};
-use crate::memory::Ground;
+use crate::memory::{Ground, Memory};
 use crate::metrics::{Launched, Metrics};
 use crate::peers::{Doorkeeper, Founders, Images, Origin, Outside, Peers};
 use crate::ring::Ring;
@@ -72,13 +72,7 @@ impl Opening {
     fn open_on(&self, disk: Arc<dyn Disk>) -> Result<Opened, StartError> {
         let config = &self.config;
         let on_fatal = on_fatal(config);
-        let memory = founding::recall(config)?;
-        let recovered =
-            recover::recover(&disk, &options(config)).map_err(|error| unusable(config, error))?;
-        for note in &recovered.notes {
-            warn!("{note}");
-        }
-        founding::check_owner(config, &recovered, &memory)?;
+        let (recovered, memory) = recover(config, &disk)?;
         let identity = recovered.identity;
         let place = HistoryPlace::new(&config.data_dir);
         let history = open_history(config, &place, &recovered, &on_fatal)?;
@@ -185,6 +179,18 @@ impl Opening {
             }
         });
     }
+}
+
+/// Opens what is on the disk, if it is this server's.
+fn recover(config: &ServerConfig, disk: &Arc<dyn Disk>) -> Result<(Recovered, Memory), StartError> {
+    let memory = founding::recall(config)?;
+    let recovered = recover::recover(disk, &options(config));
+    let recovered = recovered.map_err(|error| unusable(config, error))?;
+    for note in &recovered.notes {
+        warn!("{note}");
+    }
+    founding::check_owner(config, &recovered, &memory)?;
+    Ok((recovered, memory))
 }
 
 /// Starts the core thread.

@@ -142,11 +142,17 @@ impl Cluster {
         let job = json!({"job": {"name": name}, "task": [{"noop": true}]});
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let (status, reply) = self.send(place, Method::POST, "/v1/jobs", &job).await;
-            if status == 201 {
+            let url = format!("http://{}/v1/jobs", self.addresses[place]);
+            let request = self.client.post(url).header("idempotency-key", name).timeout(PATIENCE);
+            let (status, reply) = match request.json(&job).send().await {
+                Ok(response) => common::read(response).await,
+                Err(error) => (0, json!(error.to_string())),
+            };
+            if matches!(status, 200 | 201) {
                 return;
             }
-            assert!(status == 503 && Instant::now() < deadline, "{status} {reply}");
+            let again = matches!(status, 503 | 504);
+            assert!(again && Instant::now() < deadline, "{status} {reply}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
