@@ -8,7 +8,7 @@ Known differences, which the expressions below keep away from or which are taken
 - What croniter makes up for keeps its second: 02:30:15 runs at 03:00:15, several of them several times. The calendar runs once, at 03:00:00.
   The first minute after a gap is not compared for expressions with seconds.
 - Of the second pass through a repeated time, croniter forgets the very first second (02:00 when 03:00 becomes 02:00); most of it where
-  less than an hour repeats, as on Lord Howe Island, or where it begins within an hour, as on Chatham; and all of it if the next instant
+  not exactly an hour repeats, as on Lord Howe Island or at Troll, or where it begins within an hour, as on Chatham; and all of it if the next instant
   is in the months of the other clocks. Where one of these applies, the second pass is not compared.
 - A gap of a whole day takes the times of that day with it; croniter runs them when the next day begins. Not compared either.
 - `5-5` is one value; croniter takes it for the whole range. A step in a range that wraps around goes on over the end; croniter does
@@ -137,7 +137,7 @@ def excused(case, after):
     if by < 0:
         begins_within_hour = (at + after) % 3_600 != 0
         has_months = ours.split()[-2] != "*"
-        return -by if by > -3_600 or begins_within_hour or has_months else 1
+        return -by if by != -3_600 or begins_within_hour or has_months else 1
     if len(ours.split()) == 6:
         return 60
     return 1 if by >= DAY or (not is_fixed and not any_hour) else 0

@@ -15,8 +15,8 @@ use crate::rule::Rule;
 use crate::search::{Fold, Gap};
 use crate::timetable::Timetable;
 
-/// How far ahead [`Timetable::warnings`] looks for changes of the clocks.
-const AHEAD: i64 = 366 * DAY;
+/// How far ahead [`Timetable::warnings`] looks for changes of the clocks: a year, but none of them twice.
+const AHEAD: i64 = 350 * DAY;
 
 /// One instant to come.
 #[derive(Clone, Debug, PartialEq, Eq)]

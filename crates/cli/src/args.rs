@@ -6,7 +6,7 @@ use rota_api::Duration;
 use crate::bench::BenchArgs;
 use crate::commands::{
     cluster, completion, config, dev, doctor, event, explain, job, login, logs, man, node, queue,
-    run, server, submit, task, token, worker,
+    run, schedule, server, submit, task, token, worker,
 };
 use crate::output::Format;
 
@@ -105,6 +105,9 @@ pub(crate) enum Command {
     /// Queues: which task goes next, and where to
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Schedules: when work is due
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),

@@ -15,6 +15,7 @@ pub(crate) mod man;
 pub(crate) mod node;
 pub(crate) mod queue;
 pub(crate) mod run;
+pub(crate) mod schedule;
 pub(crate) mod server;
 pub(crate) mod submit;
 pub(crate) mod task;
@@ -115,6 +116,7 @@ pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Task(command) => task::dispatch(app, command).await,
         Command::Node(command) => node::dispatch(app, command).await,
         Command::Queue(command) => queue::dispatch(app, command).await,
+        Command::Schedule(command) => schedule::dispatch(app, &command),
         Command::Cluster(command) => cluster::dispatch(app, command).await,
         Command::Token(command) => token::dispatch(app, command).await,
         Command::Login(args) => login::login(app, args).await,

@@ -26,12 +26,13 @@ use session::Session;
 /// The longest that a page may take.
 const PAGE_MAX: Duration = Duration::from_secs(55);
 /// Pages that are run. The others must not show commands of rota.
-const RUN: [&str; 6] = [
+const RUN: [&str; 7] = [
     "README.md",
     "docs/tutorial.md",
     "docs/how-to.md",
     "docs/beyond-loopback.md",
     "docs/cluster.md",
+    "docs/schedules.md",
     "docs/reference/rest.md",
 ];
 /// Made from the definition of the command line, which has tests of its own.
@@ -98,6 +99,11 @@ fn the_guide_beyond_loopback_works_when_typed() {
 #[test]
 fn the_guide_to_clusters_works_when_typed() {
     follow("docs/cluster.md");
+}
+
+#[test]
+fn the_page_about_schedules_works_when_typed() {
+    follow("docs/schedules.md");
 }
 
 #[test]
