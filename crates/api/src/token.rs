@@ -101,6 +101,9 @@ pub struct Token {
     pub expires_at: Option<Moment>,
     /// Who made it.
     pub created_by: String,
+    /// The token whose holder logged in with a browser, if this is such a session: it goes with that token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_of: Option<String>,
     /// How often a token for joining may still be used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uses_left: Option<u32>,

@@ -34,7 +34,7 @@ pub enum Violation {
     /// I11: a group runs more than its `parallel_max`. The other limits may be lowered while tasks run, so that only the moment of
     /// placing can be checked; the simulator does.
     I11Limit(String),
-    /// I16: a join token has no use left, or a token is not under its id.
+    /// I16: a join token has no use left, a session has no token, or a token is not under its id.
     I16Token(String),
     /// I17: the key-value store contradicts itself.
     I17Kv(String),
@@ -234,7 +234,9 @@ impl State {
     fn check_tokens(&self, found: &mut Vec<Violation>) {
         for (id, token) in &self.tokens {
             let spent = matches!(token.spec.grant, Grant::Join { uses_left: 0, .. });
-            if spent || *id != token.spec.id {
+            let holder = token.spec.session_of.as_ref();
+            let orphan = holder.is_some_and(|holder| !self.tokens.contains_key(holder));
+            if spent || orphan || *id != token.spec.id {
                 found.push(Violation::I16Token(format!("token {id}: {token:?}")));
             }
         }

@@ -71,6 +71,8 @@ pub struct TokenSpec {
     pub expires_at: Option<Timestamp>,
     /// Who made it.
     pub created_by: Box<str>,
+    /// The token whose holder logged in with a browser: this one is that session, and goes with it.
+    pub session_of: Option<Box<str>>,
 }
 
 /// Something asked about tokens.

@@ -6,7 +6,7 @@ use rota_core::command::{Command, QueueSpec, Rejection, Reply};
 use rota_core::event::Event;
 use rota_core::token::{Grant, Joins, Note, Noted, Role, TokenCommand, TokenSpec};
 use rota_types::limits::{
-    JOIN_USES_MAX, JOIN_VALIDITY_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, TOKENS_MAX,
+    JOIN_USES_MAX, JOIN_VALIDITY_MAX, LOGINS_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, TOKENS_MAX,
 };
 use rota_types::{Span, Timestamp};
 use world::World;
@@ -20,6 +20,7 @@ fn spec(id: &str, grant: Grant) -> TokenSpec {
         name: "ci".into(),
         expires_at,
         created_by: "admin".into(),
+        session_of: None,
     }
 }
 
@@ -165,4 +166,67 @@ fn a_note_says_who_asked_for_the_commands_before_it_and_how_many_were_refused() 
     let (value, limit) = (NOTE_BYTES_MAX as u64 + 1, NOTE_BYTES_MAX as u64);
     let refused = Err(Rejection::Limit { what: "note bytes", value, limit });
     assert_eq!(world.apply(padded(NOTE_BYTES_MAX + 1)), refused);
+}
+
+/// A session of the token `of` that ends then.
+fn session(id: &str, of: &str, end: u64) -> TokenSpec {
+    TokenSpec { session_of: Some(of.into()), expires_at: Some(Timestamp(end)), ..reader(id) }
+}
+
+#[test]
+fn a_session_goes_with_its_token_and_not_the_other_way_round() {
+    let mut world = World::new();
+    for spec in [reader("a"), reader("b"), session("s", "a", 900), session("t", "b", 900)] {
+        assert_eq!(world.apply(add(spec)), Ok(Reply::Done));
+    }
+    assert_eq!(world.apply(revoke("t")), Ok(Reply::Done));
+    assert!(world.state.token("b").is_some());
+    let revoked = world.entry(vec![revoke("a")]);
+    let gone = ["a", "s"].map(|id| Event::TokenRevoked(id.into()));
+    assert_eq!((revoked.outcomes, revoked.events), (vec![Ok(Reply::Done)], gone.to_vec()));
+    assert_eq!(world.state.tokens().count(), 1);
+}
+
+#[test]
+fn a_session_may_do_no_more_than_its_token_and_for_no_longer() {
+    let mut world = World::new();
+    let ending = TokenSpec { expires_at: Some(Timestamp(500)), ..reader("a") };
+    for spec in [ending, reader("endless"), join(1), session("s", "a", 500)] {
+        assert_eq!(world.apply(add(spec)), Ok(Reply::Done));
+    }
+    let invalid = |why| Err(Rejection::Invalid { what: "token.session_of", why });
+    let admin = TokenSpec { grant: Grant::Api(Role::Admin), ..session("y", "a", 400) };
+    let endless = TokenSpec { expires_at: None, ..session("y", "endless", 1) };
+    let cases = [
+        (session("x", "a", 499), Ok(Reply::Done)),
+        (session("y", "a", 501), invalid("a session ends with its token at the latest")),
+        (endless, invalid("a session has to end")),
+        (admin, invalid("a session may do what its token may")),
+        (session("y", "s", 400), invalid("only the holder of a token of the API can log in")),
+        (session("y", "join", 400), invalid("only the holder of a token of the API can log in")),
+        (session("y", "nobody", 400), unknown("nobody")),
+    ];
+    for (spec, outcome) in cases {
+        assert_eq!(world.apply(add(spec.clone())), outcome, "{spec:?}");
+    }
+}
+
+#[test]
+fn the_session_that_ends_first_makes_room_for_the_next_one_of_its_token() {
+    let mut world = World::new();
+    world.apply(add(reader("a"))).expect("is added");
+    world.apply(add(reader("b"))).expect("is added");
+    world.apply(add(session("of-b", "b", 1))).expect("is added");
+    let sessions = |world: &World| {
+        world.state.tokens().filter(|token| token.spec.session_of.as_deref() == Some("a")).count()
+    };
+    for number in 0..LOGINS_MAX as u64 {
+        world.apply(add(session(&format!("s{number}"), "a", 900 - number))).expect("is added");
+        assert_eq!(sessions(&world), number as usize + 1);
+    }
+    let last = format!("s{}", LOGINS_MAX - 1);
+    let added = world.entry(vec![add(session("next", "a", 999))]);
+    let events = vec![Event::TokenRevoked(last.into()), Event::TokenAdded("next".into())];
+    assert_eq!(added.events, events);
+    assert_eq!((sessions(&world), world.state.token("of-b").is_some()), (LOGINS_MAX, true));
 }

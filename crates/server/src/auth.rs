@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 use rota_api::ErrorCode;
 use rota_core::State;
 use rota_core::command::Command;
@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::clock;
+use crate::cookie;
 use crate::handle::{Core, Urgency};
 use crate::rest::problem::{Refused, refuse};
 
@@ -215,30 +216,60 @@ impl Secured {
         client_config(self.identity.authority(), Some(self.shown.clone()))
     }
 
-    /// Who sent the request with these headers on this connection.
-    pub(crate) fn identify(&self, headers: &HeaderMap, connection: Option<&Connection>) -> Caller {
+    /// Who sent the request with this method and these headers on this connection: the holder of a token, or of a session, or else whoever
+    /// showed a certificate.
+    pub(crate) fn identify(
+        &self,
+        (method, headers): (&Method, &HeaderMap),
+        connection: Option<&Connection>,
+    ) -> Caller {
+        let unknown = |refused: Refused| Caller::Unknown(Box::new(refused));
         let mut values = headers.get_all(AUTHORIZATION).iter();
-        match (values.next(), values.next()) {
-            (None, _) => match connection.and_then(|connection| connection.peer.clone()) {
-                Some(Peer::Worker(name)) => Caller::Worker(name),
-                Some(Peer::Server(number)) => Caller::Server(number),
-                None => Caller::Unknown(Box::new(unauthenticated("no token came along"))),
-            },
-            (Some(value), None) => match self.holder(value.as_bytes()) {
-                Ok(holder) => Caller::Holder(holder),
-                Err(why) => Caller::Unknown(Box::new(self.failed(why, connection))),
-            },
+        let found = match (values.next(), values.next()) {
+            (Some(value), None) => self.bearer(value.as_bytes()),
             (Some(_), Some(_)) => {
-                Caller::Unknown(Box::new(unauthenticated("more than one token came along")))
+                return unknown(unauthenticated("more than one token came along"));
             }
+            (None, _) => match cookie::read(headers) {
+                Ok(None) => return certified(connection),
+                Ok(Some(session)) => {
+                    // A server that passes a request on has judged where it comes from.
+                    let peer = connection.and_then(|connection| connection.peer.as_ref());
+                    let is_passed_on = matches!(peer, Some(Peer::Server(_)));
+                    if !is_passed_on && !cookie::is_from_own_page(method, headers) {
+                        let detail = "a session is for pages of this server, and the browser does not say that one of them asks";
+                        return unknown(refuse(ErrorCode::ForbiddenOrigin, detail));
+                    }
+                    self.session(session)
+                }
+                Err(why) => return unknown(unauthenticated(why)),
+            },
+        };
+        match found {
+            Ok(holder) => Caller::Holder(holder),
+            Err(why) => unknown(self.failed(why, connection)),
         }
     }
 
-    fn holder(&self, value: &[u8]) -> Result<Holder, &'static str> {
+    fn bearer(&self, value: &[u8]) -> Result<Holder, &'static str> {
         let value = std::str::from_utf8(value).map_err(|_| "the token is not text")?;
         let token = value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("bearer "));
         let token =
             token.and_then(|_| value.get(7..)).ok_or("only Bearer tokens are known here")?;
+        let holder = self.holder(token)?;
+        if holder.token.spec.session_of.is_some() {
+            return Err("that is the session of a browser: it counts in its cookie only");
+        }
+        Ok(holder)
+    }
+
+    fn session(&self, token: &str) -> Result<Holder, &'static str> {
+        let ended = "the session has ended: log in again";
+        let holder = self.holder(token).map_err(|_| ended)?;
+        holder.token.spec.session_of.is_some().then_some(holder).ok_or(ended)
+    }
+
+    fn holder(&self, token: &str) -> Result<Holder, &'static str> {
         let mistyped = |bad: BadToken| match bad {
             BadToken::Shape => "what came along is not a token",
             BadToken::Checksum => "the token is incomplete or mistyped",
@@ -315,6 +346,7 @@ impl Secured {
             name: "admin".into(),
             expires_at: None,
             created_by: "rota cluster".into(),
+            session_of: None,
         };
         let command = Command::Tokens(TokenCommand::Add(spec));
         match core.command(Urgency::Finishing, command).await {
@@ -353,6 +385,15 @@ impl Secured {
                 Err(error) => warn!(%error, "cannot replace the server's certificate"),
             }
         }
+    }
+}
+
+/// Who showed a certificate, if anybody did.
+fn certified(connection: Option<&Connection>) -> Caller {
+    match connection.and_then(|connection| connection.peer.clone()) {
+        Some(Peer::Worker(name)) => Caller::Worker(name),
+        Some(Peer::Server(number)) => Caller::Server(number),
+        None => Caller::Unknown(Box::new(unauthenticated("no token came along"))),
     }
 }
 

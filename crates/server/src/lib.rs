@@ -9,6 +9,7 @@ mod auth;
 mod clock;
 mod cluster_file;
 mod config;
+mod cookie;
 mod core_thread;
 mod disk_space;
 mod founding;

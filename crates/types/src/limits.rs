@@ -66,6 +66,8 @@ pub const IDEMPOTENCY_KEYS_MAX: usize = 4_000_000;
 pub const IDEMPOTENCY_WINDOW: Span = Span::from_secs(24 * 3600);
 /// Tokens of the API and for joining, together.
 pub const TOKENS_MAX: usize = 10_000;
+/// Sessions of browsers that one token has at a time; the next one ends the one that would end first.
+pub const LOGINS_MAX: usize = 16;
 /// How often one join token may be used.
 pub const JOIN_USES_MAX: u32 = 1_000;
 /// How long a join token may be valid.

@@ -26,6 +26,7 @@ impl From<&TokenSpec> for pb::TokenSpec {
             name: spec.name.to_string(),
             expires_micros: spec.expires_at.map(|at| at.0),
             created_by: spec.created_by.to_string(),
+            session_of: spec.session_of.as_deref().map(str::to_owned),
         }
     }
 }
@@ -58,6 +59,7 @@ impl TryFrom<pb::TokenSpec> for TokenSpec {
             name: message.name.into(),
             expires_at: message.expires_micros.map(Timestamp),
             created_by: message.created_by.into(),
+            session_of: message.session_of.map(Into::into),
         })
     }
 }

@@ -45,6 +45,7 @@ fn token_spec(grant: Grant) -> TokenSpec {
         name: "ci".into(),
         expires_at: Some(AT),
         created_by: "first".into(),
+        session_of: None,
     }
 }
 

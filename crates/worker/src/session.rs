@@ -180,12 +180,18 @@ impl Connector {
         incoming: &mut Streaming<ServerMessage>,
         sent: Monotonic,
     ) -> Result<(u32, Session), Failure> {
-        let first = tokio::time::timeout(WELCOME_TIMEOUT, incoming.message()).await;
-        let message = match first {
-            Ok(Ok(Some(message))) => message,
-            Ok(Ok(None)) => return Err(Failure::Broken("closed without a welcome".into())),
-            Ok(Err(status)) => return Err(self.not_welcome(&status).await),
-            Err(_) => return Err(Failure::Broken("no welcome in time".into())),
+        let message = loop {
+            let next = tokio::time::timeout(WELCOME_TIMEOUT, incoming.message()).await;
+            match next {
+                // One that does not lead says where to go, and closes.
+                Ok(Ok(Some(ServerMessage { kind: Some(server_message::Kind::Servers(told)) }))) => {
+                    self.learn(Some(told));
+                }
+                Ok(Ok(Some(message))) => break message,
+                Ok(Ok(None)) => return Err(Failure::Broken("closed without a welcome".into())),
+                Ok(Err(status)) => return Err(self.not_welcome(&status).await),
+                Err(_) => return Err(Failure::Broken("no welcome in time".into())),
+            }
         };
         match message.kind {
             Some(server_message::Kind::Welcome(welcome)) => {

@@ -104,7 +104,10 @@ impl Show for Token {
             column("USES", |token, _| {
                 token.uses_left.map_or("-".to_owned(), |uses| uses.to_string())
             }),
-            column("BY", |token, _| clean(&token.created_by)),
+            column("BY", |token, _| match &token.session_of {
+                Some(holder) => format!("login with {}", clean(holder)),
+                None => clean(&token.created_by),
+            }),
         ]
     }
 

@@ -229,6 +229,10 @@ fn a_server_joins_with_nothing_but_a_token() {
 fn a_worker_that_was_given_one_server_finds_all_others_and_keeps_them() {
     let mut cluster = Cluster::started();
     let first = cluster.url(1);
+    // One that does not lead, so that the worker has to be told where to go at once.
+    if cluster.leader() == 1 {
+        cluster.ok(&["cluster", "transfer", "2"]);
+    }
     let worker = cluster.worker("w1", &first);
     let runs = |cluster: &Cluster| {
         let out = cluster.at(&cluster.url(3), &["run", "--", "echo", "here"]);
@@ -323,4 +327,58 @@ fn addresses_and_identities_have_to_fit() {
     assert_eq!(code, Some(2), "{error}");
     assert!(!cluster.dir.join("new").exists());
     assert!(refused(5, &["--join", &cluster.url(1)]).contains("rota token create"));
+}
+
+#[test]
+fn a_token_that_is_revoked_at_one_server_ends_streams_and_sessions_at_the_others() {
+    let cluster = Cluster::started();
+    let curl = |more: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSN", "--max-time", "30", "--cacert", "s1/credentials/ca.pem"]).args(more);
+        curl.current_dir(&cluster.dir);
+        curl
+    };
+    let token = cluster.ok(&["token", "create", "screen", "--role", "reader", "-q"]);
+    let bearer = format!("authorization: Bearer {token}");
+    // Whichever server is asked, the session is known where it was begun and elsewhere.
+    let login = format!("{}/v1/login", cluster.url(1));
+    let jar = ["-c", "jar", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST", "-H", &bearer];
+    let told = curl(&[&jar[..], &[&login]].concat()).output().expect("curl runs");
+    assert_eq!(String::from_utf8_lossy(&told.stdout), "200");
+    let jar = std::fs::read_to_string(cluster.dir.join("jar")).expect("is read");
+    let session = jar.split_whitespace().last().expect("a cookie").to_owned();
+    let cookie = format!("cookie: __Host-rota={session}");
+    let own = "sec-fetch-site: same-origin";
+    let jobs = |id: usize| {
+        let url = format!("{}/v1/jobs", cluster.url(id));
+        let args = ["-o", "/dev/null", "-w", "%{http_code}", "-H", &cookie, "-H", own, &url];
+        String::from_utf8_lossy(&curl(&args).output().expect("curl runs").stdout).into_owned()
+    };
+    assert_eq!(jobs(1), "200");
+    (2..=3).for_each(|id| cluster.until("a session known elsewhere", |_| jobs(id) == "200"));
+    let follow = |id: usize, headers: &[&str]| {
+        let url = format!("{}/v1/events", cluster.url(id));
+        let headers: Vec<&str> = headers.iter().flat_map(|header| ["-H", header]).collect();
+        let mut stream = curl(&[&headers[..], &[&url]].concat());
+        stream.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null());
+        stream.spawn().expect("curl runs")
+    };
+    let mut streams: Vec<_> =
+        (1..=3).flat_map(|id| [follow(id, &[&bearer]), follow(id, &[&cookie, own])]).collect();
+    // Each of them has been let in once it tells of something.
+    cluster.ok(&["queue", "pause", "default"]);
+    for stream in &mut streams {
+        let out = stream.stdout.as_mut().expect("is piped");
+        let mut first = [0];
+        std::io::Read::read_exact(out, &mut first).expect("the stream tells something");
+    }
+    let id = token.split('_').nth(1).expect("an id");
+    let begun = Instant::now();
+    assert_eq!(cluster.at(&cluster.url(3), &["token", "revoke", id, "--yes"]).0, Some(0));
+    for stream in &mut streams {
+        std::io::Read::read_to_end(stream.stdout.as_mut().expect("is piped"), &mut Vec::new()).ok();
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        stream.wait().expect("curl ends");
+    }
+    (1..=3).for_each(|id| assert_eq!(jobs(id), "401", "server {id}"));
 }

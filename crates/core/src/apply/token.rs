@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use rota_types::limits::{
-    JOIN_USES_MAX, JOIN_VALIDITY_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, TOKENS_MAX,
+    JOIN_USES_MAX, JOIN_VALIDITY_MAX, LOGINS_MAX, NAME_BYTES_MAX, NOTE_BYTES_MAX, TOKENS_MAX,
 };
 
 use crate::apply::Applied;
@@ -39,6 +39,10 @@ impl State {
             };
         }
         self.forget_expired(events);
+        if let Some(holder) = &spec.session_of {
+            self.check_session(spec, holder)?;
+            self.make_room_for_session(holder, events);
+        }
         limit("tokens", (self.tokens.len() as u64).saturating_add(1), TOKENS_MAX as u64)?;
         let token = Token { spec: spec.clone(), created_at: self.now };
         self.tokens.insert(spec.id.clone(), token);
@@ -49,7 +53,51 @@ impl State {
     fn revoke_token(&mut self, id: &str, events: &mut Vec<Event>) -> Outcome {
         self.tokens.remove(id).ok_or_else(|| Rejection::UnknownToken(id.into()))?;
         events.push(Event::TokenRevoked(id.into()));
+        self.end_tokens(events, |session| session.session_of.as_deref() == Some(id));
         Ok(Reply::Done)
+    }
+
+    fn end_tokens(&mut self, events: &mut Vec<Event>, ends: impl Fn(&TokenSpec) -> bool) {
+        self.tokens.retain(|id, token| {
+            let ends = ends(&token.spec);
+            if ends {
+                events.push(Event::TokenRevoked(id.clone()));
+            }
+            !ends
+        });
+    }
+
+    /// A session may do what its token may, and for no longer.
+    fn check_session(&self, spec: &TokenSpec, holder: &str) -> Result<(), Rejection> {
+        let invalid = |why| Err(Rejection::Invalid { what: "token.session_of", why });
+        let Some(token) = self.tokens.get(holder) else {
+            return Err(Rejection::UnknownToken(holder.into()));
+        };
+        let Token { spec: TokenSpec { grant, expires_at, session_of, .. }, .. } = token;
+        if session_of.is_some() || !matches!(grant, Grant::Api(_)) {
+            return invalid("only the holder of a token of the API can log in");
+        }
+        if spec.grant != *grant {
+            return invalid("a session may do what its token may");
+        }
+        match (spec.expires_at, expires_at) {
+            (None, _) => invalid("a session has to end"),
+            (Some(end), Some(last)) if end > *last => {
+                invalid("a session ends with its token at the latest")
+            }
+            (Some(_), _) => Ok(()),
+        }
+    }
+
+    fn make_room_for_session(&mut self, holder: &str, events: &mut Vec<Event>) {
+        let sessions =
+            self.tokens.values().filter(|token| token.spec.session_of.as_deref() == Some(holder));
+        if sessions.clone().count() >= LOGINS_MAX
+            && let Some(first) = sessions.min_by_key(|token| token.spec.expires_at)
+        {
+            let first = first.spec.id.clone();
+            self.end_tokens(events, |session| session.id == first);
+        }
     }
 
     /// Takes one use of a join token.
@@ -94,13 +142,7 @@ impl State {
     /// Those that have ended are of no use to anybody; they go when room is needed.
     fn forget_expired(&mut self, events: &mut Vec<Event>) {
         let now = self.now;
-        self.tokens.retain(|id, token| {
-            let expired = token.is_expired(now);
-            if expired {
-                events.push(Event::TokenRevoked(id.clone()));
-            }
-            !expired
-        });
+        self.end_tokens(events, |spec| spec.expires_at.is_some_and(|end| end <= now));
     }
 }
 

@@ -288,7 +288,8 @@ impl Random {
                 };
                 let expires_at = Some(Timestamp(self.below(2_000)));
                 let (hash, name, created_by) = ([7; 32], "n".into(), "c".into());
-                let spec = TokenSpec { id, hash, grant, name, expires_at, created_by };
+                let session_of = (self.below(3) == 0).then(|| format!("t{}", self.below(4)).into());
+                let spec = TokenSpec { id, hash, grant, name, expires_at, created_by, session_of };
                 Command::Tokens(TokenCommand::Add(spec))
             }
         }

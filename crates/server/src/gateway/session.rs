@@ -58,6 +58,9 @@ impl Session {
             Ok(registered) => registered,
             Err(status) => {
                 debug!(%status, "a worker could not register");
+                // Perhaps another server leads: the worker has to know where that may be.
+                let told = told_of(&self.core.servers().borrow());
+                self.say(pb::server_message::Kind::Servers(told)).await;
                 drop(self.sender.send(Err(status)).await);
                 return;
             }

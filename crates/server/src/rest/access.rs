@@ -9,6 +9,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::Method;
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http_body::Body as _;
 use rota_api::ErrorCode;
 use rota_core::token::{Grant, Role};
@@ -47,6 +48,8 @@ pub(crate) enum Permission {
     ReadAudit,
     /// Be somebody, whoever it is.
     Known,
+    /// Hold a token of the API, in whatever role.
+    LogIn,
     /// Hold a token for joining.
     Join,
     /// Be a worker.
@@ -70,6 +73,7 @@ impl Permission {
             Self::ManageTokens => "make, list and revoke tokens",
             Self::ReadAudit => "read who changed what",
             Self::Known => "be somebody, whoever it is",
+            Self::LogIn => "hold a token of the API",
             Self::Join => "hold a token for joining",
             Self::Work => "be a worker",
             Self::Replicate => "be a server of the cluster",
@@ -206,7 +210,9 @@ impl Permission {
     /// The least role of a token that has it; `None` if no role has it.
     pub(crate) const fn least_role(self) -> Option<Role> {
         match self {
-            Self::Public | Self::Known | Self::ReadJobs | Self::ReadCluster => Some(Role::Reader),
+            Self::Public | Self::Known | Self::LogIn | Self::ReadJobs | Self::ReadCluster => {
+                Some(Role::Reader)
+            }
             Self::SubmitJobs | Self::ManageJobs => Some(Role::Submitter),
             Self::ManageNodes | Self::ManageQueues => Some(Role::Operator),
             Self::ManageTokens | Self::ManageCluster | Self::ReadAudit => Some(Role::Admin),
@@ -223,10 +229,15 @@ async fn allow(permission: Permission, request: Request, next: Next) -> Response
         turned_away(&request, &caller, &refused);
         return refused.into_response();
     }
-    let response = match actor(&caller, &request) {
+    let mut response = match actor(&caller, &request) {
         Some(actor) => ACTOR.scope(actor, next.run(request)).await,
         None => next.run(request).await,
     };
+    if caller.name().is_some() {
+        // Told to somebody in particular: no cache may tell it to the next one.
+        let headers = response.headers_mut();
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
     match caller {
         // A token for joining opens no streams, and may be used up before the answer of the leader has been passed on.
         Caller::Holder(holder) if matches!(holder.token.spec.grant, Grant::Api(_)) => {

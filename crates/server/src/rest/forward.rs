@@ -16,6 +16,7 @@ use rota_api::ErrorCode;
 use rota_types::LogIndex;
 
 use super::App;
+use super::guard::ROTA_INDEX;
 use super::problem::{Answer, refuse};
 use crate::auth::Connection;
 use crate::handle::{CONSISTENCY, Consistency, Core, Standing};
@@ -24,6 +25,10 @@ use crate::handle::{CONSISTENCY, Consistency, Core, Standing};
 const LEADER_WAIT: Duration = Duration::from_secs(3);
 /// How long a request waits for the entry that it wants to see.
 const INDEX_WAIT: Duration = Duration::from_secs(10);
+/// How long an answer about tokens waits until this server knows of the change, too.
+const FOLLOW_WAIT: Duration = Duration::from_secs(2);
+/// What changes tokens.
+const TOKEN_PATHS: [&str; 3] = ["/v1/tokens", "/v1/login", "/v1/logout"];
 /// Names the server that passed a request on: it is passed on once at most.
 const FORWARDED_BY: HeaderName = HeaderName::from_static("x-rota-forwarded-by");
 /// Where a request came from that another server passed on. Only a server's word counts.
@@ -82,11 +87,29 @@ pub(super) async fn dispatch(anywhere: bool, mut request: Request, next: Next) -
     }
     match leader(&app, request.headers()).await {
         Ok(None) => next.run(request).await,
-        Ok(Some(address)) => match pass_on(&app, &address, request).await {
-            Ok(response) => response,
-            Err(refused) => refused.into_response(),
-        },
+        Ok(Some(address)) => {
+            let is_about_tokens =
+                TOKEN_PATHS.iter().any(|path| request.uri().path().starts_with(path));
+            match pass_on(&app, &address, request).await {
+                Ok(response) => {
+                    if is_about_tokens {
+                        follow(&app, response.headers().get(ROTA_INDEX)).await;
+                    }
+                    response
+                }
+                Err(refused) => refused.into_response(),
+            }
+        }
         Err(refused) => refused.into_response(),
+    }
+}
+
+/// Waits until this server knows what the leader knew when it gave this answer: whoever gets a token or a session uses it here next.
+async fn follow(app: &App, index: Option<&HeaderValue>) {
+    let index = index.and_then(|index| index.to_str().ok());
+    if let Some(index) = index.and_then(|index| index.parse().ok()) {
+        let applied = app.core.wait_applied(LogIndex(index));
+        drop(tokio::time::timeout(FOLLOW_WAIT, applied).await);
     }
 }
 

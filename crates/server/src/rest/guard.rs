@@ -16,10 +16,10 @@ use super::App;
 use super::problem::{Refused, refuse};
 use super::submit::SUBMITTER;
 use crate::auth::Caller;
+use crate::cookie::SEC_FETCH_SITE;
 use crate::listen::{HEADER_BYTES_MAX, HEADERS_MAX};
 use rota_api::ErrorCode;
 
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The log index that the answer has seen.
 pub(crate) const ROTA_INDEX: HeaderName = HeaderName::from_static("x-rota-index");
@@ -49,7 +49,7 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
     let id = app.request_ids.draw();
     let instance = request.uri().path().to_owned();
     request.extensions_mut().insert(app.clone());
-    let mut response = match admit(&app.hosts, &request) {
+    let mut response = match admit(&app.hosts, app.secured.is_some(), &request) {
         Ok(()) => {
             request.extensions_mut().insert(id.clone());
             introduce(&app, &mut request);
@@ -74,7 +74,8 @@ pub(crate) async fn check(State(app): State<App>, mut request: Request, next: Ne
 /// Notes who sent the request. Jobs are then submitted in the name of the token, whatever the request says.
 fn introduce(app: &App, request: &mut Request) {
     let caller = app.secured.as_ref().map_or(Caller::Anyone, |secured| {
-        secured.identify(request.headers(), request.extensions().get())
+        let asked = (request.method(), request.headers());
+        secured.identify(asked, request.extensions().get())
     });
     if let Caller::Holder(holder) = &caller {
         let spec = &holder.token.spec;
@@ -87,7 +88,7 @@ fn introduce(app: &App, request: &mut Request) {
     request.extensions_mut().insert(caller);
 }
 
-fn admit(hosts: &[String], request: &Request) -> Result<(), Refused> {
+fn admit(hosts: &[String], is_secured: bool, request: &Request) -> Result<(), Refused> {
     within_limits(request)?;
     let authority = authority(request)?;
     if !allowed(hosts, authority.host()) {
@@ -96,7 +97,7 @@ fn admit(hosts: &[String], request: &Request) -> Result<(), Refused> {
             authority.host()
         )));
     }
-    same_origin(request.headers(), &authority)
+    same_origin(request.headers(), &authority, is_secured)
 }
 
 /// Refuses more headers than anybody needs.
@@ -150,9 +151,15 @@ fn allowed(hosts: &[String], host: &str) -> bool {
 }
 
 /// Browsers say where a request comes from; programs say nothing.
-fn same_origin(headers: &HeaderMap, authority: &Authority) -> Result<(), Refused> {
+fn same_origin(
+    headers: &HeaderMap,
+    authority: &Authority,
+    is_secured: bool,
+) -> Result<(), Refused> {
     let refused = |detail: String| refuse(ErrorCode::ForbiddenOrigin, detail);
-    let own = [format!("http://{authority}"), format!("https://{authority}")];
+    // A page that came without TLS may be anybody's.
+    let plain = (!is_secured).then(|| format!("http://{authority}"));
+    let own: Vec<String> = plain.into_iter().chain([format!("https://{authority}")]).collect();
     for origin in headers.get_all(ORIGIN) {
         let same = origin
             .to_str()
@@ -186,7 +193,7 @@ mod tests {
     }
 
     fn code(pairs: &[(&str, &str)]) -> Option<String> {
-        admit(&["rota.example".to_owned()], &request(pairs))
+        admit(&["rota.example".to_owned()], false, &request(pairs))
             .err()
             .map(|refused| refused.code().to_owned())
     }
@@ -225,6 +232,10 @@ mod tests {
     fn requests_of_other_sites_are_refused_and_own_ones_are_not() {
         let with = |name: &str, value: &str| code(&[("host", "localhost:7600"), (name, value)]);
         assert_eq!(with("origin", "http://localhost:7600"), None);
+        let secured = request(&[("host", "localhost:7600"), ("origin", "http://localhost:7600")]);
+        assert!(admit(&[], true, &secured).is_err());
+        let secured = request(&[("host", "localhost:7600"), ("origin", "https://localhost:7600")]);
+        assert!(admit(&[], true, &secured).is_ok());
         assert_eq!(with("origin", "null"), Some("forbidden-origin".to_owned()));
         assert_eq!(with("origin", "http://localhost:7601"), Some("forbidden-origin".to_owned()));
         assert_eq!(with("origin", "http://evil.example"), Some("forbidden-origin".to_owned()));

@@ -11,6 +11,7 @@ mod forward;
 mod guard;
 mod jobs;
 mod lists;
+mod login;
 mod logs;
 mod meta;
 mod nodes;
@@ -99,8 +100,8 @@ impl App {
 /// Every route with its permission.
 pub(crate) fn routes() -> Routes {
     use Permission::{
-        Join, Known, ManageCluster, ManageJobs, ManageNodes, ManageQueues, ManageTokens, Public,
-        ReadAudit, ReadCluster, ReadJobs, SubmitJobs, Work,
+        Join, Known, LogIn, ManageCluster, ManageJobs, ManageNodes, ManageQueues, ManageTokens,
+        Public, ReadAudit, ReadCluster, ReadJobs, SubmitJobs, Work,
     };
     Routes::new()
         .at(SubmitJobs, routes!(submit::submit_jobs))
@@ -141,6 +142,8 @@ pub(crate) fn routes() -> Routes {
         .at(ManageTokens, routes!(tokens::create_token))
         .at(ManageTokens, routes!(tokens::revoke_token))
         .at(Join, routes!(tokens::join))
+        .at(LogIn, routes!(login::login))
+        .at(LogIn, routes!(login::logout))
         .anywhere(Work, routes!(tokens::renew))
         .anywhere(Known, routes!(tokens::whoami))
         .at(ReadAudit, routes!(audit::list_audit))
@@ -152,6 +155,8 @@ pub(crate) fn routes() -> Routes {
         .anywhere(Public, routes!(meta::openapi))
         .anywhere(Public, routes!(meta::openapi_short))
         .anywhere(Public, routes!(meta::docs))
+        .anywhere(Public, routes!(login::login_page))
+        .anywhere(Public, routes!(login::login_script))
         .anywhere(Public, routes!(meta::explain_problem))
 }
 
@@ -208,6 +213,8 @@ delete /v1/queues/{name} ManageQueues
 delete /v1/tokens/{id} ManageTokens
 get /docs Public
 get /healthz Public
+get /login Public
+get /login.js Public
 get /metrics ReadCluster
 get /openapi.json Public
 get /problems/{code} Public
@@ -244,6 +251,8 @@ post /v1/jobs/{id}/cancel ManageJobs
 post /v1/jobs/{id}/kill ManageJobs
 post /v1/jobs/{id}/retry SubmitJobs
 post /v1/join Join
+post /v1/login LogIn
+post /v1/logout LogIn
 post /v1/nodes/{name}/drain ManageNodes
 post /v1/nodes/{name}/undrain ManageNodes
 post /v1/queues/{name}/pause ManageQueues

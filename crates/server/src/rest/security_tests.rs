@@ -1,5 +1,6 @@
 //! Who may do what, tried on every route that the router has, over TLS.
 
+mod login;
 mod refused;
 
 use std::collections::BTreeMap;

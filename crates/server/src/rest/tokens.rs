@@ -75,6 +75,7 @@ pub(super) async fn create_token(
         name: request.name.into(),
         expires_at: Some(clock::wall().plus(valid_for)),
         created_by: caller.name().unwrap_or_default().chars().take(60).collect::<String>().into(),
+        session_of: None,
     };
     change(&app, TokenCommand::Add(spec)).await?;
     let added = app.core.query(move |view| view.state.token(&id).map(tell)).await?;
@@ -194,7 +195,7 @@ pub(super) async fn whoami(Extension(caller): Extension<Caller>) -> Answer<Json<
     }))
 }
 
-fn secured(app: &App) -> Answer<&Secured> {
+pub(super) fn secured(app: &App) -> Answer<&Secured> {
     let detail = "this server has no certificate authority";
     app.secured.as_deref().ok_or_else(|| refuse(ErrorCode::NotSecured, detail))
 }
@@ -215,7 +216,7 @@ fn sign(secured: &Secured, node: String, request: &str) -> Answer<String> {
     })
 }
 
-async fn change(app: &App, command: TokenCommand) -> Answer<()> {
+pub(super) async fn change(app: &App, command: TokenCommand) -> Answer<()> {
     match app.core.command(Urgency::Finishing, Command::Tokens(command)).await? {
         (_, Ok(_)) => Ok(()),
         (_, Err(rejection)) => Err(rejected(About::Token, &rejection)),
@@ -231,6 +232,7 @@ fn tell(token: &rota_core::token::Token) -> Token {
         created_at: Moment(*created_at),
         expires_at: spec.expires_at.map(Moment),
         created_by: spec.created_by.to_string(),
+        session_of: spec.session_of.as_deref().map(str::to_owned),
         uses_left: match spec.grant {
             Grant::Api(_) => None,
             Grant::Join { uses_left, .. } => Some(uses_left),

@@ -247,14 +247,16 @@ fn token_spec() -> impl Strategy<Value = TokenSpec> {
         (joins, any::<u32>()).prop_map(|(joins, uses_left)| Grant::Join { joins, uses_left }),
     ];
     let ends = option::of(number().prop_map(Timestamp));
-    (text(), any::<[u8; 32]>(), grant, (text(), text()), ends).prop_map(
-        |(id, hash, grant, (name, created_by), expires_at)| TokenSpec {
+    let of = option::of(text());
+    (text(), any::<[u8; 32]>(), grant, (text(), text(), of), ends).prop_map(
+        |(id, hash, grant, (name, created_by, session_of), expires_at)| TokenSpec {
             id,
             hash,
             grant,
             name,
             expires_at,
             created_by,
+            session_of,
         },
     )
 }
