@@ -16,7 +16,7 @@ cargo xtask COMMAND
   tidy           rules about the tree: file sizes, words, documents
   deps           licences and duplicates of dependencies; advisories where cargo-deny is installed
   limits         writes docs/reference/limits.md
-  sim            runs the simulator: --seeds N --from S | --seed S | --subset | --exhaustive DEPTH
+  sim            runs the simulator: [--logic | --full] --seeds N --start S --minutes M | --seed S | --subset | --exhaustive DEPTH
   mutants        plants bugs that the tests have to notice: --fast | --all | --only TEXT
 ";
 

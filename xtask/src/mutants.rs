@@ -9,7 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The crates that are copied: those with the bugs, and those that have to notice.
-const CRATES: [&str; 7] = ["types", "core", "policy", "control", "worker-core", "testkit", "sim"];
+const CRATES: [&str; 12] = [
+    "types",
+    "core",
+    "policy",
+    "control",
+    "worker-core",
+    "server-core",
+    "ports",
+    "wire",
+    "store",
+    "consensus",
+    "testkit",
+    "sim",
+];
 /// A detector that runs longer has noticed something too: a bug that never ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -135,6 +148,7 @@ impl Garden {
         };
         match detector {
             "sim" => simulator(&["--subset", "--no-shrink", "--counters"]),
+            "sim-full" => simulator(&["--full", "--subset", "--no-shrink", "--counters"]),
             "exhaustive" => simulator(&["--exhaustive", "6"]),
             package => {
                 let build = self.cargo(&["test", "--no-run", "--package", package])?.output()?;

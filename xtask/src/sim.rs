@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-/// Builds the simulator and passes `args` on: `--seeds N`, `--from S`, `--seed S`, `--options TEXT`, `--trace`, `--counters`,
+/// Builds the simulator and passes `args` on: `--logic` or `--full`, `--seeds N`, `--start S`, `--minutes M`, `--seed S`, `--options TEXT`, `--trace`, `--counters`,
 /// `--subset`, `--exhaustive DEPTH`.
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let status = Command::new(env!("CARGO"))

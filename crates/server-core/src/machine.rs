@@ -257,16 +257,16 @@ impl<S: Shell> Machine<S> {
     }
 
     /// Tells the controller, and does what it wants.
-    pub(crate) fn step(&mut self, input: Input<'_>, shell: &S) {
+    pub(crate) fn step(&mut self, input: Input<'_>, shell: &mut S) {
         let now = shell.now();
         let now = Now { monotonic: now.monotonic, steady: self.clock.steady(now) };
         for output in self.controller.step(&self.state, input, now) {
             match output {
-                Output::Propose(tag, command) => self.waiting.push_back(Proposal {
-                    commands: vec![command],
-                    bytes: 1_024,
-                    asker: Asker::Controller(tag),
-                }),
+                Output::Propose(tag, command) => {
+                    shell.wanted(&self.state, tag, &command);
+                    let (commands, asker) = (vec![command], Asker::Controller(tag));
+                    self.waiting.push_back(Proposal { commands, bytes: 1_024, asker });
+                }
                 Output::WakeAt(at) => self.wake_at = Some(at),
             }
         }

@@ -39,6 +39,9 @@ pub trait Shell: Sized {
     /// [`Machine::install_failed`].
     fn fetch(&mut self, from: (ServerId, Arc<str>), least: LogIndex);
 
+    /// The controller wants this proposed, by what it sees in `state`. For those who watch it.
+    fn wanted(&mut self, _state: &State, _tag: Tag, _command: &Command) {}
+
     /// An entry was applied to `state`. Whoever learns of this index has to find what follows from it.
     fn applied(&mut self, state: &State, applied: Applied<'_>);
 

@@ -4,12 +4,18 @@ use rota_core::command::{
     Backoff, CancelTasks, Command, GroupSpec, IdempotencyKey, JobSpec, Outcome, QueueSpec,
     Rejection, Reply, RetryPolicy, RetryRule, Shape, SubmitJobs,
 };
+use rota_core::kv::{AcquireLock, ChangeKeys, Condition, KeyChange, KvCommand};
 use rota_core::queue::{Discipline, Placement};
-use rota_types::{Constraint, JobId, NodeId, Predicate, RangeSet, Resources, Span};
+use rota_core::token::{Grant, Role, TokenCommand, TokenSpec};
+use rota_types::{
+    Constraint, JobId, LogIndex, NodeId, Predicate, RangeSet, Resources, Revision, SessionId, Span,
+};
 
+use crate::kv::KvModel;
 use crate::options::{Fault, Options};
 use crate::rng::Rng;
-use crate::world::{Answer, Happening, MILLI, World};
+use crate::shell::Asker;
+use crate::world::{Happening, MILLI, Told, World};
 
 /// How long a late request may be on its way.
 const LATE_MAX: u64 = 90_000 * MILLI;
@@ -23,15 +29,27 @@ pub(crate) struct Client {
 /// Something that a client asked for.
 pub(crate) struct Request {
     pub(crate) client: usize,
-    pub(crate) command: Command,
+    pub(crate) ask: Ask,
     /// What the client was told.
     pub(crate) told: Option<Outcome>,
     /// The answer never came, and asking again would not be safe.
     pub(crate) abandoned: bool,
     tries: u32,
-    /// The server process that was asked first.
-    boot: u64,
+    /// What had been told to anybody when it was asked first.
+    floor: LogIndex,
+    /// How often servers had begun to lead then.
+    elections: u64,
     must_conflict: bool,
+    /// A read was answered.
+    was_read: bool,
+}
+
+/// What a client asks.
+pub(crate) enum Ask {
+    /// For a change.
+    Change(Command),
+    /// To see everything that anybody was told of before.
+    Read,
 }
 
 impl Client {
@@ -43,14 +61,14 @@ impl Client {
 
 impl Request {
     pub(crate) fn is_over(&self) -> bool {
-        self.told.is_some() || self.abandoned
+        self.told.is_some() || self.was_read || self.abandoned
     }
 
     /// Whether asking twice is as good as asking once.
     fn is_repeatable(&self) -> bool {
-        match &self.command {
-            Command::SubmitJobs(submit) => submit.idempotency.is_some(),
-            _ => true,
+        match &self.ask {
+            Ask::Change(Command::SubmitJobs(submit)) => submit.idempotency.is_some(),
+            Ask::Change(_) | Ask::Read => true,
         }
     }
 }
@@ -64,16 +82,20 @@ impl World {
             return;
         }
         state.left = state.left.saturating_sub(1);
-        let (command, must_conflict) = self.draw_command(client);
-        let verdict = self.oracle.asked(&command);
-        self.judge(verdict);
+        let (ask, must_conflict) = self.draw(client);
+        if let Ask::Change(command) = &ask {
+            let verdict = self.oracle.asked(command);
+            self.judge(verdict);
+        }
         self.requests.push(Request {
             client,
-            command,
+            ask,
+            floor: self.oracle.seen(),
+            elections: self.counters.get("a server begins to lead"),
+            was_read: false,
             told: None,
             abandoned: false,
             tries: 0,
-            boot: self.server.boot,
             must_conflict,
         });
         self.send_request(self.requests.len().saturating_sub(1));
@@ -85,50 +107,106 @@ impl World {
         let request = &mut self.requests[number];
         request.tries = request.tries.saturating_add(1);
         let (tries, repeatable) = (request.tries, request.is_repeatable());
-        let late = matches!(request.command, Command::SubmitJobs(_) | Command::CancelTasks(_));
-        self.after(delay, Happening::RequestArrives(number));
+        let late =
+            matches!(request.ask, Ask::Change(Command::SubmitJobs(_) | Command::CancelTasks(_)));
+        let server = usize::try_from(self.net_rng.below(self.hosts.len() as u64)).unwrap_or(0);
+        let forwarded = false;
+        self.after(delay, Happening::RequestArrives { server, number, forwarded });
         self.after(patience, Happening::ClientWaited { request: number, tries });
         if repeatable && late && self.has(Fault::LateRequest) && self.net_rng.chance(25) {
             self.counters.note("late duplicate of a request");
             let delay = self.net_rng.spread(100 * MILLI, LATE_MAX);
             self.late = self.late.saturating_add(1);
-            self.after(delay, Happening::LateRequest(number));
+            self.after(delay, Happening::LateRequest { server, number });
         }
     }
 
-    pub(crate) fn request_arrives(&mut self, number: usize) {
-        let command = self.requests[number].command.clone();
-        self.server_takes(number, command);
+    /// A request reaches a server: that answers if it leads, or passes it on to the one that does.
+    pub(crate) fn request_arrives(&mut self, server: usize, number: usize, forwarded: bool) {
+        let Some(process) = self.hosts.get(server).and_then(|host| host.process.as_ref()) else {
+            if self.net_rng.chance(50) {
+                self.answer_client(number, Told::NotDone); // the connection was refused
+            }
+            return;
+        };
+        if self.has(Fault::LogBusy) && self.rng.chance(10) {
+            return self.answer_client(number, Told::NotDone);
+        }
+        if process.standing.leads {
+            return match &self.requests[number].ask {
+                Ask::Change(command) => {
+                    let command = command.clone();
+                    self.propose(server, command, Some(Asker::Client(number)));
+                }
+                Ask::Read => self.drive(server, |machine, hands| machine.read(number, hands)),
+            };
+        }
+        let leader = process.standing.leader.clone().filter(|_| !forwarded);
+        let leader = leader.filter(|(_, address)| !address.is_empty());
+        let to = leader.and_then(|(id, _)| self.number_of(id)).filter(|to| *to != server);
+        match to {
+            Some(to) if self.hosts[to].is_up() && !self.is_cut(server, to) => {
+                self.counters.note("request passed on to the leader");
+                let delay = self.net_rng.spread(100, 20 * MILLI);
+                let forwarded = true;
+                self.after(delay, Happening::RequestArrives { server: to, number, forwarded });
+            }
+            Some(_) | None => self.answer_client(number, Told::NotDone),
+        }
     }
 
-    pub(crate) fn late_request_arrives(&mut self, number: usize) {
+    pub(crate) fn late_request_arrives(&mut self, server: usize, number: usize) {
         self.late = self.late.saturating_sub(1);
-        self.request_arrives(number);
+        self.request_arrives(server, number, false);
     }
 
-    pub(crate) fn answer_client(&mut self, number: usize, answer: Answer) {
+    /// A read was served by a server that had applied everything up to `index`, or was refused.
+    pub(crate) fn read_served(&mut self, number: usize, index: Option<LogIndex>) {
+        let Some(index) = index else { return self.answer_client(number, Told::NotDone) };
+        let floor = self.requests[number].floor;
+        self.oracle.checks += 1;
+        if index < floor {
+            self.fail(format!("a read that began at {floor} saw the state at {index} only"));
+        }
+        self.answer_client(number, Told::Seen(index));
+    }
+
+    pub(crate) fn answer_client(&mut self, number: usize, told: Told) {
         if self.has(Fault::LostAnswer) && self.net_rng.chance(25) {
             self.counters.note("answer lost");
             return;
         }
         let delay = self.net_rng.spread(100, 200 * MILLI);
-        self.after(delay, Happening::AnswerArrives(number, answer));
+        self.after(delay, Happening::AnswerArrives(number, told));
     }
 
-    pub(crate) fn answer_arrives(&mut self, number: usize, answer: Answer) {
-        let outcome = match answer {
-            Answer::Outcome(outcome) => outcome,
-            Answer::Busy => {
-                let tries = self.requests[number].tries;
-                return self.try_again(number, tries, true);
+    pub(crate) fn answer_arrives(&mut self, number: usize, told: Told) {
+        let tries = self.requests[number].tries;
+        let outcome = match told {
+            Told::Outcome(index, outcome) => {
+                self.oracle.saw(index);
+                outcome
             }
+            Told::Seen(index) => {
+                self.oracle.saw(index);
+                self.counters.note("read answered");
+                let request = &mut self.requests[number];
+                let first = !std::mem::replace(&mut request.was_read, true) && !request.abandoned;
+                let client = request.client;
+                if first {
+                    self.think(client);
+                }
+                return;
+            }
+            Told::NotDone => return self.try_again(number, tries, true),
+            Told::Unknown => return self.try_again(number, tries, false),
         };
         if self.requests[number].told.is_none() {
             let request = &self.requests[number];
             if let Ok(Reply::Submitted { replayed: true, .. }) = &outcome {
                 self.counters.note("repeated request answered the same");
-                let other = u64::from(request.boot != self.server.boot);
-                self.counters.add("idempotent retry across a crash", other);
+                let other = request.elections < self.counters.get("a server begins to lead");
+                self.counters.add("idempotent retry across a change of leader", u64::from(other));
             }
             let conflict = matches!(outcome, Err(Rejection::IdempotencyConflict(_)));
             if request.must_conflict && !conflict {
@@ -137,8 +215,10 @@ impl World {
             }
             let (client, abandoned) = (request.client, request.abandoned);
             self.requests[number].told = Some(outcome.clone());
-            let verdict = self.oracle.told(&self.requests[number].command, &outcome);
-            self.judge(verdict);
+            if let Ask::Change(command) = &self.requests[number].ask {
+                let verdict = self.oracle.told(command, &outcome);
+                self.judge(verdict);
+            }
             if !abandoned {
                 self.think(client);
             }
@@ -168,6 +248,18 @@ impl World {
     fn think(&mut self, client: usize) {
         let pause = self.clients[client].rng.spread(MILLI, 4_000 * MILLI);
         self.after(pause, Happening::ClientActs(client));
+    }
+
+    fn draw(&mut self, client: usize) -> (Ask, bool) {
+        let rng = &mut self.clients[client].rng;
+        if rng.chance(10) {
+            return (Ask::Read, false);
+        }
+        if self.options.faults.has(Fault::Kv) && rng.chance(35) {
+            return (Ask::Change(draw_kv(rng, &self.oracle.kv)), false);
+        }
+        let (command, must_conflict) = self.draw_command(client);
+        (Ask::Change(command), must_conflict)
     }
 
     fn draw_command(&mut self, client: usize) -> (Command, bool) {
@@ -213,6 +305,70 @@ impl World {
         };
         (wanted, false)
     }
+}
+
+/// Something about keys, sessions, locks or tokens. Few names, so that they meet.
+fn draw_kv(rng: &mut Rng, model: &KvModel) -> Command {
+    let key: Box<str> = (*rng.pick(&["a", "a/b", "a/c", "b"])).into();
+    let lock: Box<str> = (*rng.pick(&["l", "l", "l", "m"])).into();
+    let sessions = model.sessions();
+    // Sometimes one that is over, or never was.
+    let session = if sessions.is_empty() || rng.chance(10) {
+        SessionId(rng.between(1, 9))
+    } else {
+        *rng.pick(&sessions)
+    };
+    let since = Revision(rng.below(4));
+    Command::Kv(match rng.below(24) {
+        0..=2 => KvCommand::OpenSession { ttl: Span(rng.spread(1_000 * MILLI, 20_000 * MILLI)) },
+        3 => KvCommand::CloseSession(session),
+        4 | 5 => KvCommand::RenewSessions(vec![session, SessionId(rng.between(1, 9))]),
+        6 => KvCommand::DeletePrefix { prefix: "a".into(), at_most: 2 },
+        7..=13 => {
+            let (value, wait) = ([1].into(), rng.chance(60));
+            KvCommand::AcquireLock(AcquireLock { lock, session, value, wait })
+        }
+        14 => KvCommand::ReleaseLock { lock, session },
+        15 => return draw_token(rng),
+        _ => {
+            let condition = match rng.below(5) {
+                0 => Some(Condition::Absent { key: key.clone() }),
+                1 | 2 => {
+                    let since = model.modified(&key).unwrap_or(since);
+                    Some(Condition::Unchanged { key: key.clone(), since })
+                }
+                3 => {
+                    let token = model.token_of(&lock).unwrap_or(since);
+                    Some(Condition::Held { lock, token })
+                }
+                _ => None,
+            };
+            let session = rng.chance(40).then_some(session);
+            let value = rng.draw().to_le_bytes().into();
+            let put = KeyChange::Put { key, value, session };
+            let delete = KeyChange::Delete { key: "b/d".into() };
+            let changes = if rng.chance(20) { vec![delete, put] } else { vec![put] };
+            KvCommand::Change(ChangeKeys { conditions: condition.into_iter().collect(), changes })
+        }
+    })
+}
+
+fn draw_token(rng: &mut Rng) -> Command {
+    let id: Box<str> = (*rng.pick(&["t1", "t2"])).into();
+    let hash = [if &*id == "t1" { 1 } else { 2 }; 32];
+    Command::Tokens(match rng.below(6) {
+        0 | 1 => TokenCommand::Add(TokenSpec {
+            id,
+            hash,
+            grant: Grant::Api(Role::Operator),
+            name: "sim".into(),
+            expires_at: None,
+            created_by: "sim".into(),
+            session_of: None,
+        }),
+        2 => TokenCommand::Revoke(id),
+        _ => TokenCommand::Use(id),
+    })
 }
 
 fn draw_cancel(rng: &mut Rng, known: &[JobId]) -> Command {

@@ -1,20 +1,34 @@
 //! Runs seeds of the simulator: `cargo xtask sim` is the way to call it.
 
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use rota_sim::{Counters, Failure, Options, REQUIRED, exhaustive, run, run_traced, shrink, subset};
+use rota_sim::{
+    Counters, Failure, Options, REQUIRED, REQUIRED_FULL, Report, exhaustive, run, run_traced,
+    shrink, subset, subset_full,
+};
 
-const USAGE: &str = "usage: rota-sim [--seeds N] [--from S] [--seed S] [--with TEXT] [--options TEXT] [--trace] [--no-shrink] [--counters] [--subset] [--exhaustive DEPTH]";
+const USAGE: &str = "usage: rota-sim [--logic | --full] [--seeds N] [--start S] [--minutes M] [--seed S] [--with TEXT] [--options TEXT] [--trace] \
+    [--no-shrink] [--keep-going] [--counters] [--subset] [--exhaustive DEPTH]";
+/// How often the progress line changes.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// What the command line asks for.
 #[derive(Default)]
 struct Ask {
     seeds: u64,
     from: u64,
+    /// On the real log and store.
+    full: bool,
+    minutes: Option<u64>,
+    seed: Option<u64>,
     options: Option<Options>,
     trace: bool,
     keep_size: bool,
     counters: bool,
+    /// Goes on after a failure.
+    keep_going: bool,
     subset: bool,
     /// Options that replace those of each seed.
     with: String,
@@ -40,39 +54,103 @@ fn main() -> ExitCode {
         }
     };
     let mut total = Total::default();
-    for options in &runs {
-        let result = if ask.trace { run_traced(options) } else { run(options) };
+    let mut progress = Progress::new(&ask);
+    for options in runs {
+        if progress.is_over() {
+            break;
+        }
+        let result = if ask.trace { run_traced(&options) } else { run(&options) };
         match result {
             Ok(report) => {
-                if ask.trace {
-                    report.trace.iter().for_each(|line| println!("{line}"));
-                }
-                total.seeds += 1;
-                total.simulated += report.simulated;
-                total.entries += report.entries;
-                total.processes += report.processes;
-                total.checks += report.checks;
-                total.counters.merge(&report.counters);
+                report.trace.iter().for_each(|line| println!("{line}"));
+                total.add(&report);
             }
-            Err(failure) => return report_failure(&ask, failure),
+            Err(failure) => {
+                progress.clear();
+                report_failure(&ask, failure);
+                total.failures += 1;
+                if !ask.keep_going {
+                    break;
+                }
+            }
         }
+        progress.show(&total);
     }
-    total.print();
-    let missing = total.counters.missing();
-    if ask.counters && !missing.is_empty() {
+    progress.clear();
+    total.print(ask.full);
+    let missing = total.counters.missing(required(ask.full));
+    if !missing.is_empty() {
         println!("never reached: {missing:?}");
+    }
+    if total.failures > 0 || ask.counters && !missing.is_empty() {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
 
-fn choose(ask: &Ask) -> Result<Vec<Options>, String> {
-    match &ask.options {
-        Some(options) => Ok(vec![options.clone()]),
-        None if ask.subset => Ok(subset().collect()),
-        None => {
-            let seeds = ask.from..ask.from.saturating_add(ask.seeds);
-            seeds.map(|seed| format!("seed={seed}{}", ask.with).parse()).collect()
+/// The situations that a run over many seeds has to reach.
+fn required(full: bool) -> &'static [&'static str] {
+    if full { &REQUIRED_FULL } else { &REQUIRED }
+}
+
+/// What to run, drawn as it is needed.
+fn choose(ask: &Ask) -> Result<Box<dyn Iterator<Item = Options>>, String> {
+    if let Some(options) = &ask.options {
+        return Ok(Box::new(std::iter::once(options.clone())));
+    }
+    let full = ask.full;
+    if ask.subset {
+        return Ok(if full { Box::new(subset_full()) } else { Box::new(subset()) });
+    }
+    let with = ask.with.clone();
+    let expand = move |seed| {
+        let options = if full { Options::full(seed) } else { Options::from_seed(seed) };
+        format!("{options}{with}").parse()
+    };
+    let first: Result<Options, String> = expand(ask.from);
+    first?;
+    let last = ask.from.saturating_add(ask.seeds);
+    let (from, last) = ask.seed.map_or((ask.from, last), |seed| (seed, seed.saturating_add(1)));
+    Ok(Box::new((from..last).filter_map(move |seed| expand(seed).ok())))
+}
+
+/// Tells how far a long run is, where somebody looks.
+struct Progress {
+    started: Instant,
+    shown: Option<Instant>,
+    until: Option<Instant>,
+    seeds: u64,
+    is_watched: bool,
+}
+
+impl Progress {
+    fn new(ask: &Ask) -> Self {
+        let started = Instant::now();
+        let until = ask.minutes.map(|minutes| started + Duration::from_secs(minutes * 60));
+        let is_watched = std::io::stderr().is_terminal() && !ask.trace;
+        Self { started, shown: None, until, seeds: ask.seeds, is_watched }
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+
+    fn show(&mut self, total: &Total) {
+        let now = Instant::now();
+        if self.shown.is_some_and(|shown| now - shown < PROGRESS_EVERY) || !self.is_watched {
+            return;
+        }
+        self.shown = Some(now);
+        let seconds = (now - self.started).as_secs_f64();
+        let rate = total.seeds as f64 / seconds.max(0.001);
+        let (seeds, failures) = (total.seeds, total.failures);
+        eprint!("\r{seeds} of {} seeds, {rate:.0} a second, {failures} failures ", self.seeds);
+        drop(std::io::stderr().flush());
+    }
+
+    fn clear(&mut self) {
+        if self.shown.take().is_some() {
+            eprint!("\r\x1b[2K");
         }
     }
 }
@@ -85,21 +163,31 @@ struct Total {
     entries: u64,
     processes: u64,
     checks: u64,
+    failures: u64,
     counters: Counters,
 }
 
 impl Total {
-    fn print(&self) {
-        let Self { seeds, simulated, entries, processes, checks, counters } = self;
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.simulated += report.simulated;
+        self.entries += report.entries;
+        self.processes += report.processes;
+        self.checks += report.checks;
+        self.counters.merge(&report.counters);
+    }
+
+    fn print(&self, full: bool) {
+        let Self { seeds, simulated, entries, processes, checks, failures, counters } = self;
         let hours = simulated / 3_600_000_000;
         let minutes = simulated / 60_000_000 % 60;
         println!(
-            "{seeds} seeds, {hours} h {minutes} min simulated, {entries} entries, {processes} processes"
+            "{seeds} seeds, {hours} h {minutes} min simulated, {entries} entries, {processes} processes, {failures} failures"
         );
         println!(
             "{checks} invariants evaluated, {} of {} rare situations reached",
-            REQUIRED.len() - counters.missing().len(),
-            REQUIRED.len()
+            required(full).len() - counters.missing(required(full)).len(),
+            required(full).len()
         );
         print!("{counters}");
     }
@@ -118,7 +206,7 @@ fn explore(depth: u32) -> ExitCode {
     }
 }
 
-fn report_failure(ask: &Ask, failure: Box<Failure>) -> ExitCode {
+fn report_failure(ask: &Ask, failure: Box<Failure>) {
     let print = |failure: &Failure| {
         println!("at {} ms: {}", failure.at / 1_000, failure.what);
         println!("replay: cargo xtask sim --options {}", failure.options);
@@ -131,7 +219,6 @@ fn report_failure(ask: &Ask, failure: Box<Failure>) -> ExitCode {
     } else {
         failure.trace.iter().for_each(|line| println!("{line}"));
     }
-    ExitCode::FAILURE
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Ask, String> {
@@ -141,8 +228,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Ask, String> {
         let number = |text: String| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
         match arg.as_str() {
             "--seeds" => ask.seeds = number(value()?)?,
-            "--from" => ask.from = number(value()?)?,
-            "--seed" => ask.options = Some(Options::from_seed(number(value()?)?)),
+            "--start" | "--from" => ask.from = number(value()?)?,
+            "--seed" => ask.seed = Some(number(value()?)?),
+            "--minutes" => ask.minutes = Some(number(value()?)?),
+            "--full" => ask.full = true,
+            "--logic" => ask.full = false,
+            "--keep-going" => ask.keep_going = true,
             "--options" => ask.options = Some(value()?.parse()?),
             "--exhaustive" => {
                 ask.depth = Some(u32::try_from(number(value()?)?).unwrap_or(u32::MAX));

@@ -40,6 +40,7 @@ pub(crate) struct ModelTask {
 pub(crate) struct ModelNode {
     pub(crate) spec: NodeSpec,
     pub(crate) draining: bool,
+    pub(crate) leaving: bool,
     pub(crate) lost: bool,
 }
 
@@ -108,6 +109,7 @@ impl Model {
         let at =
             self.nodes.get(&node).ok_or_else(|| format!("{id} goes to unknown node {node}"))?;
         ensure(!at.lost, || format!("I8: {id} goes to lost node {node}"))?;
+        ensure(!at.leaving, || format!("{id} goes to node {node}, whose worker is about to go"))?;
         ensure(!at.draining, || format!("{id} goes to draining node {node}"))?;
         for constraint in &group.shape.constraints {
             ensure(constraint.admits(&at.spec.labels), || format!("{id} on {node}: {constraint}"))?;

@@ -1,10 +1,8 @@
 //! What connects workers and server: streams that keep their order, break, stall and lose what was on its way.
 
-use rota_control::Tag;
-use rota_types::Monotonic;
+use rota_types::{Monotonic, NodeId};
 use rota_worker_core::Input;
 
-use crate::options::Fault;
 use crate::world::{Conn, ConnId, Happening, MILLI, ToServer, ToWorker, World};
 
 /// A delay of the simulated network in microseconds, at most.
@@ -15,8 +13,8 @@ impl World {
     pub(crate) fn send_worker(&mut self, id: ConnId, message: ToWorker) {
         let delay = self.net_rng.spread(100, DELAY_MAX);
         let now = self.now;
+        let Some(open_at) = self.opens_at(id) else { return };
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.broken) else { return };
-        let open_at = self.workers.get(conn.worker).map_or(0, |worker| worker.unreachable_until);
         conn.to_worker = conn.to_worker.max(now.max(open_at).saturating_add(delay));
         let (at, worker) = (conn.to_worker, conn.worker);
         self.at(at, Happening::ToWorker(worker, id, message));
@@ -26,11 +24,36 @@ impl World {
     pub(crate) fn send_server(&mut self, id: ConnId, message: ToServer) {
         let delay = self.net_rng.spread(100, DELAY_MAX);
         let now = self.now;
+        let Some(open_at) = self.opens_at(id) else { return };
         let Some(conn) = self.conns.get_mut(&id).filter(|conn| !conn.broken) else { return };
-        let open_at = self.workers.get(conn.worker).map_or(0, |worker| worker.unreachable_until);
         conn.to_server = conn.to_server.max(now.max(open_at).saturating_add(delay));
         let at = conn.to_server;
         self.at(at, Happening::ToServer(id, message));
+    }
+
+    /// From when on what is sent on a connection arrives; `None` if it is lost, and the connection with it.
+    fn opens_at(&mut self, id: ConnId) -> Option<u64> {
+        let conn = self.conns.get(&id).filter(|conn| !conn.broken)?;
+        let (worker, server) = (conn.worker, conn.server);
+        if !self.reaches(worker, server) {
+            // It is repeated until the connection is given up.
+            let delay = self.net_rng.spread(100 * MILLI, 4_000 * MILLI);
+            if self.net_rng.chance(40) {
+                self.break_conn(id, worker);
+                return None;
+            }
+            return Some(self.now.saturating_add(delay));
+        }
+        Some(self.workers.get(worker).map_or(0, |worker| worker.unreachable_until))
+    }
+
+    /// Breaks every connection to a server whose process is gone.
+    pub(crate) fn break_conns_of(&mut self, server: usize) {
+        let of = self.conns.iter().filter(|(_, conn)| conn.server == server && !conn.broken);
+        let open: Vec<(ConnId, usize)> = of.map(|(id, conn)| (*id, conn.worker)).collect();
+        for (conn, worker) in open {
+            self.break_conn(conn, worker);
+        }
     }
 
     /// Breaks a connection. Both sides find out for themselves, the server perhaps never.
@@ -78,31 +101,64 @@ impl World {
         if !state.is_life(life) || state.conn.is_some() {
             return;
         }
-        if state.unreachable_until > self.now {
+        let cut_off = state.unreachable_until > self.now;
+        // Another server each time: only the one that leads welcomes anybody.
+        state.home = state.home.saturating_add(1);
+        let server = state.home % self.hosts.len();
+        if cut_off || !self.reaches(worker, server) {
             return self.reconnect(worker); // the connection times out: that proves nothing
         }
-        if !self.server.up {
+        if self.hosts.iter().all(|host| !host.is_up()) {
             self.step_worker(worker, Input::ConnectionRefused { at: began });
+        }
+        if !self.hosts[server].is_up() {
             return self.reconnect(worker);
         }
         let id = self.next_conn;
         self.next_conn = self.next_conn.saturating_add(1);
-        let conn = Conn { worker, node: None, broken: false, to_server: 0, to_worker: 0 };
+        let (spec, hello_sent) = {
+            let state = &self.workers[worker];
+            (state.spec(), state.clock(self.now))
+        };
+        let boot = self.hosts[server].boot;
+        let incarnation = spec.incarnation;
+        let conn = Conn {
+            worker,
+            server,
+            boot,
+            incarnation,
+            hello_sent,
+            node: None,
+            pending: None,
+            broken: false,
+            heard_at: self.now,
+            to_server: 0,
+            to_worker: 0,
+        };
         self.conns.insert(id, conn);
-        let state = &mut self.workers[worker];
-        state.conn = Some(id);
-        let (spec, sent) = (state.spec(), state.clock(self.now));
-        self.send_server(id, ToServer::Hello { spec, sent });
-        let lease = self.options.lease_millis.saturating_mul(MILLI);
-        // A worker that gets no answer gives the connection up.
-        let patience = lease.saturating_mul(2);
-        self.after(patience, Happening::Patience { worker, conn: id });
+        self.workers[worker].conn = Some(id);
+        self.send_server(id, ToServer::Hello { spec });
+        self.after(self.patience(), Happening::Patience { worker, conn: id });
     }
 
-    /// A worker that was never welcomed on this connection gives it up.
+    /// How long a worker waits for a word of its server.
+    fn patience(&self) -> u64 {
+        self.options.lease_millis.saturating_mul(2 * MILLI)
+    }
+
+    /// A worker that has heard nothing for too long gives its connection up.
     pub(crate) fn worker_gives_up(&mut self, worker: usize, id: ConnId) {
-        if self.workers[worker].conn == Some(id) && !self.workers[worker].welcomed {
+        if self.workers[worker].conn != Some(id) {
+            return;
+        }
+        let patience = self.patience();
+        let heard_at = self.conns.get(&id).map_or(0, |conn| conn.heard_at);
+        let until = heard_at.saturating_add(patience);
+        if until <= self.now {
             self.worker_loses(worker, id);
+            self.after(patience, Happening::Detach(id));
+        } else {
+            self.at(until, Happening::Patience { worker, conn: id });
         }
     }
 
@@ -115,15 +171,16 @@ impl World {
         });
     }
 
-    /// Counts a lease that ran out, if this proposal says so.
-    pub(crate) fn note_loss(&mut self, tag: Tag) {
-        if let Tag::Lose(node) = tag {
-            let connected = self.server.sessions.contains_key(&node);
-            let what = if connected { "lease runs out in a session" } else { "lease runs out" };
-            self.counters.note(what);
-            if self.server.boot > 1 && self.has(Fault::ServerCrash) {
-                self.counters.note("lease runs out after a restart");
-            }
-        }
+    /// Counts a lease that ran out.
+    pub(crate) fn note_loss(&mut self, server: usize, node: NodeId) {
+        let host = &self.hosts[server];
+        let connected = host
+            .process
+            .as_ref()
+            .is_some_and(|process| process.machine.sessions().is_connected(node));
+        let what = if connected { "lease runs out in a session" } else { "lease runs out" };
+        let restarted = host.boot > 1;
+        self.counters.note(what);
+        self.counters.add("lease runs out after a restart", u64::from(restarted));
     }
 }

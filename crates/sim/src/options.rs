@@ -53,17 +53,67 @@ pub enum Fault {
     Resize,
     /// Nodes are removed.
     RemoveNode,
+    /// Workers drain, go, and come back.
+    Leave,
+    /// Keys, sessions and locks of the key-value store are used.
+    Kv,
+    /// Another server comes to lead, though the one before it may not know.
+    LeaderChange,
+    /// Servers stand still for a while.
+    ServerPause,
+    /// Servers can't reach each other, in one of several shapes; workers and clients are on one side.
+    ServerPartition,
+    /// Messages between servers are lost, repeated and late.
+    BadLinks,
+    /// Disks are slow.
+    SlowDisk,
+    /// Disks are full, or fail once.
+    FailingDisk,
+    /// Files are damaged while a server is down; such a server is replaced by a new one.
+    Damage,
+    /// Servers join and leave.
+    Members,
 }
 
 /// A set of [`Fault`]s.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Faults(u32);
+pub struct Faults(u64);
+
+/// What the servers of a run stand on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ground {
+    /// A log in the place of consensus that does what any log may do, and far more often; disks that forget nothing but what was on its way.
+    Logic,
+    /// One server on the real log and store, on a disk that fails.
+    Solo,
+    /// Raft on the real log and store, on disks and a network that fail.
+    Raft,
+    /// The same with Paxos.
+    Paxos,
+}
+
+impl Ground {
+    const ALL: [Self; 4] = [Self::Logic, Self::Solo, Self::Raft, Self::Paxos];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Logic => "logic",
+            Self::Solo => "solo",
+            Self::Raft => "raft",
+            Self::Paxos => "paxos",
+        }
+    }
+}
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Decides everything that the other fields leave open.
     pub seed: u64,
+    /// What the servers stand on.
+    pub ground: Ground,
+    /// How many servers there are at first.
+    pub servers: u32,
     /// How many workers there are.
     pub workers: u32,
     /// How many clients there are.
@@ -78,15 +128,13 @@ pub struct Options {
     pub tasks_max: u32,
     /// The longest that making an entry durable takes.
     pub sync_millis: u64,
-    /// How many entries may be proposed and not committed.
-    pub in_flight: u32,
     /// What may go wrong.
     pub faults: Faults,
 }
 
 impl Fault {
     /// Every kind.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 32] = [
         Self::ServerCrash,
         Self::LongOutage,
         Self::ClockJump,
@@ -109,6 +157,16 @@ impl Fault {
         Self::Cancel,
         Self::Resize,
         Self::RemoveNode,
+        Self::Leave,
+        Self::Kv,
+        Self::LeaderChange,
+        Self::ServerPause,
+        Self::ServerPartition,
+        Self::BadLinks,
+        Self::SlowDisk,
+        Self::FailingDisk,
+        Self::Damage,
+        Self::Members,
     ];
 
     /// The name that options print.
@@ -137,6 +195,16 @@ impl Fault {
             Self::Cancel => "cancel",
             Self::Resize => "resize",
             Self::RemoveNode => "remove-node",
+            Self::Leave => "leave",
+            Self::Kv => "kv",
+            Self::LeaderChange => "leader-change",
+            Self::ServerPause => "server-pause",
+            Self::ServerPartition => "server-partition",
+            Self::BadLinks => "bad-links",
+            Self::SlowDisk => "slow-disk",
+            Self::FailingDisk => "failing-disk",
+            Self::Damage => "damage",
+            Self::Members => "members",
         }
     }
 }
@@ -192,6 +260,8 @@ impl Options {
         };
         Self {
             seed,
+            ground: Ground::Logic,
+            servers: *rng.pick(&[1, 1, 2, 3]),
             workers: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             clients: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             requests: u32::try_from(rng.between(5, 60)).unwrap_or(5),
@@ -199,8 +269,29 @@ impl Options {
             lease_millis: rng.between(1_000, 8_000),
             tasks_max: u32::try_from(rng.spread(1, 40)).unwrap_or(1),
             sync_millis: rng.spread(1, 200),
-            in_flight: u32::try_from(rng.between(1, 4)).unwrap_or(1),
             faults,
+        }
+    }
+
+    /// Expands a seed to a run on the real log and store.
+    #[must_use]
+    pub fn full(seed: u64) -> Self {
+        let mut rng = Rng::of(seed, 4);
+        let (ground, servers) = match rng.below(10) {
+            0 => (Ground::Solo, 1),
+            1..=5 => (Ground::Raft, *rng.pick(&[3, 3, 3, 5])),
+            _ => (Ground::Paxos, *rng.pick(&[3, 3, 3, 5])),
+        };
+        let base = Self::from_seed(seed);
+        Self {
+            ground,
+            servers,
+            requests: base.requests.min(40),
+            trouble_millis: rng.spread(4_000, 30_000),
+            lease_millis: rng.between(1_000, 4_000),
+            tasks_max: base.tasks_max.min(16),
+            sync_millis: rng.spread(1, 40),
+            ..base
         }
     }
 
@@ -218,8 +309,40 @@ impl Options {
             lease_millis: 1_000,
             tasks_max: 12,
             sync_millis: 120,
-            in_flight: 2,
             faults,
+            ..Self::from_seed(seed)
+        }
+    }
+}
+
+impl Options {
+    /// The same on the real log and store: little work, and everything that happens to servers.
+    #[must_use]
+    pub fn rough_full(seed: u64) -> Self {
+        let calm = [
+            Fault::Drain,
+            Fault::RemoveNode,
+            Fault::Purge,
+            Fault::LogBusy,
+            Fault::Resize,
+            Fault::Poison,
+            Fault::Endless,
+            Fault::QueueChange,
+            Fault::Cancel,
+            Fault::WorkerCrash,
+        ];
+        let ground = if seed.is_multiple_of(3) { Ground::Paxos } else { Ground::Raft };
+        Self {
+            ground,
+            servers: if seed.is_multiple_of(4) { 5 } else { 3 },
+            workers: 2,
+            clients: 5,
+            requests: 70,
+            trouble_millis: 40_000,
+            lease_millis: 1_500,
+            tasks_max: 3,
+            sync_millis: 15,
+            faults: calm.into_iter().fold(Faults::all(), Faults::without),
             ..Self::from_seed(seed)
         }
     }
@@ -247,10 +370,28 @@ impl FromStr for Faults {
     }
 }
 
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Ground {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|ground| ground.name() == text);
+        known
+            .ok_or_else(|| format!("no such ground: {text}; there are logic, solo, raft and paxos"))
+    }
+}
+
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             seed,
+            ground,
+            servers,
             workers,
             clients,
             requests,
@@ -258,13 +399,12 @@ impl fmt::Display for Options {
             lease_millis,
             tasks_max,
             sync_millis,
-            in_flight,
             faults,
         } = self;
         write!(
             f,
-            "seed={seed},workers={workers},clients={clients},requests={requests},trouble={trouble_millis},\
-             lease={lease_millis},tasks={tasks_max},sync={sync_millis},in-flight={in_flight},faults={faults}"
+            "seed={seed},ground={ground},servers={servers},workers={workers},clients={clients},requests={requests},trouble={trouble_millis},\
+             lease={lease_millis},tasks={tasks_max},sync={sync_millis},faults={faults}"
         )
     }
 }
@@ -282,10 +422,18 @@ impl FromStr for Options {
             |value: &str| value.parse::<u64>().map_err(|error| format!("{value}: {error}"));
         let small = |value: &str| value.parse::<u32>().map_err(|error| format!("{value}: {error}"));
         let seed = fields.iter().find(|(name, _)| *name == "seed").map_or("0", |(_, seed)| seed);
-        let mut options = Self::from_seed(number(seed)?);
+        let seed = number(seed)?;
+        let ground = fields.iter().find(|(name, _)| *name == "ground");
+        let ground: Ground = ground.map_or(Ok(Ground::Logic), |(_, ground)| ground.parse())?;
+        let expanded = match ground {
+            Ground::Logic => Self::from_seed(seed),
+            Ground::Solo | Ground::Raft | Ground::Paxos => Self::full(seed),
+        };
+        let mut options = Self { ground, ..expanded };
         for (name, value) in fields {
             match name {
-                "seed" => {}
+                "seed" | "ground" => {}
+                "servers" => options.servers = small(value)?,
                 "workers" => options.workers = small(value)?,
                 "clients" => options.clients = small(value)?,
                 "requests" => options.requests = small(value)?,
@@ -293,7 +441,6 @@ impl FromStr for Options {
                 "lease" => options.lease_millis = number(value)?,
                 "tasks" => options.tasks_max = small(value)?,
                 "sync" => options.sync_millis = number(value)?,
-                "in-flight" => options.in_flight = small(value)?,
                 "faults" => options.faults = value.parse()?,
                 _ => return Err(format!("no such option: {name}")),
             }
@@ -311,6 +458,8 @@ mod tests {
         for seed in 0..200 {
             let options = Options::from_seed(seed);
             assert_eq!(options.to_string().parse(), Ok(options));
+            let full = Options::full(seed);
+            assert_eq!(full.to_string().parse(), Ok(full));
         }
         assert_eq!("seed=7".parse(), Ok(Options::from_seed(7)));
         assert!("seed=7,faults=earthquake".parse::<Options>().is_err());

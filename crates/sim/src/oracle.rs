@@ -9,8 +9,9 @@ use rota_core::event::{AttemptRecord, AttemptState, Event, Next};
 use rota_core::{Applied, State};
 use rota_types::{AttemptId, JobId, LogIndex, NodeId, Steady, Timestamp};
 
-use crate::client::Request;
+use crate::client::{Ask, Request};
 use crate::counters::Counters;
+use crate::kv::KvModel;
 use crate::model::{Model, ModelNode, ModelQueue};
 use crate::same::{restores, same};
 use crate::truth::{End, Truth};
@@ -20,6 +21,11 @@ pub(crate) struct Oracle {
     /// Applies each durable entry once and is never restored from anything.
     witness: State,
     model: Model,
+    pub(crate) kv: KvModel,
+    /// What the witness made of each entry, and its digest afterwards.
+    made: Vec<(Applied, u64)>,
+    /// The last entry that anybody outside was told of.
+    seen: LogIndex,
     now: (Timestamp, Steady),
     /// Names of jobs that clients have asked for.
     asked: BTreeSet<Box<str>>,
@@ -45,6 +51,9 @@ impl Oracle {
         Self {
             witness: State::new(),
             model: Model::new(),
+            kv: KvModel::default(),
+            made: Vec::new(),
+            seen: LogIndex(0),
             now: (Timestamp(0), Steady(0)),
             asked: BTreeSet::new(),
             became: BTreeMap::new(),
@@ -58,6 +67,21 @@ impl Oracle {
 
     pub(crate) fn index(&self) -> LogIndex {
         self.witness.index()
+    }
+
+    /// What is committed.
+    pub(crate) fn state(&self) -> &State {
+        &self.witness
+    }
+
+    /// The last entry that a client was told of: every read that begins now has to see it.
+    pub(crate) fn seen(&self) -> LogIndex {
+        self.seen
+    }
+
+    /// A client was told of an entry, or of a state that contains it.
+    pub(crate) fn saw(&mut self, index: LogIndex) {
+        self.seen = self.seen.max(index);
     }
 
     pub(crate) fn entries(&self) -> u64 {
@@ -133,9 +157,58 @@ impl Oracle {
         }
         self.now = now;
         self.follow(entry, &applied, truth).map_err(at)?;
+        self.kv.is(self.witness.kv()).map_err(at)?;
         let violations = self.witness.check();
-        self.checks += 12;
+        self.checks += 13;
+        self.made.push((applied, self.witness.digest()));
         if violations.is_empty() { Ok(()) } else { Err(at(format!("{violations:?}"))) }
+    }
+
+    /// An entry of the log's own.
+    pub(crate) fn internal(&mut self, index: LogIndex) -> Result<(), String> {
+        if index != self.witness.index().next() {
+            return Err(format!("entry {index} follows {}", self.witness.index()));
+        }
+        let applied = self.witness.apply(&Entry::internal(index));
+        self.made.push((applied, self.witness.digest()));
+        Ok(())
+    }
+
+    fn made(&self, index: LogIndex) -> Option<&(Applied, u64)> {
+        self.made.get(usize::try_from(index.0.checked_sub(1)?).ok()?)
+    }
+
+    /// Another server has applied an entry that is known (I7).
+    pub(crate) fn repeated(&mut self, index: LogIndex, applied: &Applied) -> Result<(), String> {
+        self.checks += 1;
+        match self.made(index) {
+            Some((made, _)) if made == applied => Ok(()),
+            made => Err(format!("I7: entry {index}: one server has {applied:?}, another {made:?}")),
+        }
+    }
+
+    /// A server's state after an entry (I7).
+    pub(crate) fn same_digest(&mut self, index: LogIndex, digest: u64) -> Result<(), String> {
+        self.checks += 1;
+        let known = self.made(index).map(|(_, digest)| *digest);
+        if known == Some(digest) { Ok(()) } else { Err(format!("I7: states differ at {index}")) }
+    }
+
+    /// A server begins with a state that its disk gave back (I7).
+    pub(crate) fn begins_with(&mut self, state: &State) -> Result<(), String> {
+        self.checks += 1;
+        let index = state.index();
+        if index == LogIndex(0) {
+            return Ok(());
+        }
+        if index > self.witness.index() {
+            return Err(format!("I7: a snapshot of entry {index}, which was never committed"));
+        }
+        let violations = state.check();
+        if !violations.is_empty() {
+            return Err(format!("after a restart: {violations:?}"));
+        }
+        self.same_digest(index, state.digest())
     }
 
     fn follow(&mut self, entry: &Entry, applied: &Applied, truth: &Truth) -> Result<(), String> {
@@ -179,7 +252,9 @@ impl Oracle {
                 let spec = spec.ok_or("a node came from nowhere")?;
                 let draining = self.model.nodes.get(id).is_some_and(|node| node.draining);
                 self.counters.add("node registers while it drains", u64::from(draining));
-                self.model.nodes.insert(*id, ModelNode { spec, draining, lost: false });
+                self.model
+                    .nodes
+                    .insert(*id, ModelNode { spec, draining, leaving: false, lost: false });
             }
             Event::NodeLost(id) => {
                 let node = self.model.nodes.get_mut(id).ok_or("an unknown node is lost")?;
@@ -188,7 +263,10 @@ impl Oracle {
                     return Err(format!("I8: lost node {id} keeps attempts"));
                 }
             }
-            Event::NodeLeaving(_) => {}
+            Event::NodeLeaving(id) => {
+                let node = self.model.nodes.get_mut(id).ok_or("an unknown node leaves")?;
+                node.leaving = true;
+            }
             Event::NodeDraining(id, draining) => {
                 let node = self.model.nodes.get_mut(id).ok_or("an unknown node drains")?;
                 node.draining = *draining;
@@ -271,28 +349,21 @@ impl Oracle {
                     self.counters.add("report of a lost attempt refused", late.count() as u64);
                 }
                 (Command::LoseNode(_), Ok(_)) => lost_nodes += 1,
+                (Command::CommitPlan(_), Ok(Reply::Accepted { refused, .. })) => {
+                    self.counters.add("plan partially refused", u64::from(*refused > 0));
+                    let with = entry.commands.len() > 1;
+                    self.counters.add("plan anticipated", u64::from(with));
+                }
+                (Command::Kv(command), outcome) => {
+                    self.kv.judge(command, outcome, self.now.1)?;
+                }
+                (Command::Tokens(command), outcome) => self.kv.judge_tokens(command, outcome)?,
+                (Command::Tick, _) => self.kv.tick(self.now.1)?,
                 _ => {}
             }
         }
         self.counters.add("several nodes lost in one entry", u64::from(lost_nodes > 1));
         Ok(())
-    }
-
-    /// A server that has just started must hold what the witness holds (I7).
-    pub(crate) fn same_state(&mut self, state: &State) -> Result<(), String> {
-        self.checks += 1;
-        if state.index() != self.witness.index() {
-            return Err(format!(
-                "the server begins at {}, not {}",
-                state.index(),
-                self.witness.index()
-            ));
-        }
-        let violations = state.check();
-        if !violations.is_empty() {
-            return Err(format!("after a restart: {violations:?}"));
-        }
-        same(state, &self.witness)
     }
 
     /// A state that was taken to pieces and put together again must be the same (I7).
@@ -309,7 +380,8 @@ impl Oracle {
             }
         }
         for request in requests {
-            let Command::SubmitJobs(SubmitJobs { jobs, idempotency }) = &request.command else {
+            let Ask::Change(Command::SubmitJobs(SubmitJobs { jobs, idempotency })) = &request.ask
+            else {
                 continue;
             };
             let accepted = matches!(request.told, Some(Ok(_)));

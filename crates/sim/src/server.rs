@@ -1,397 +1,390 @@
-//! The simulated server: the real state and the real controller behind a shell that does what the event loop of a server does.
+//! Simulated servers: the real machine on a simulated disk, and what its host does to it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
-use rota_control::{Controller, Input, Now, Output, Tag};
-use rota_core::command::{AttemptReport, Command, Entry, Outcome, Reply};
-use rota_core::{Applied, State};
-use rota_types::{Monotonic, NodeId, Span, Steady, Timestamp};
+use rota_core::command::{Command, Entry, Outcome, Reply};
+use rota_ports::FrameSeq;
+use rota_server_core::{Answer, Asker as Whose, Attach, Machine, Moment, Proposal, Standing};
+use rota_types::{LogIndex, Monotonic, ServerId, Span, Timestamp};
 
-use crate::options::{Fault, Options};
-use crate::order::follows_discipline;
-use crate::world::{Answer, ConnId, Happening, MILLI, World};
+use crate::disk::Disk;
+use crate::options::{Fault, Ground, Options};
+use crate::shell::{Asker, Done, Hands, Outbox, Want};
+use crate::world::{ConnId, Happening, MILLI, Told, World};
 
 /// The wall clock when the world begins.
 const EPOCH: u64 = 1_700_000_000_000_000;
 
-/// The server process, and what its host remembers.
-pub(crate) struct Server {
-    pub(crate) up: bool,
+/// A host with its disk, and the server that runs on it.
+pub(crate) struct Host {
+    pub(crate) id: ServerId,
+    pub(crate) disk: Disk,
+    pub(crate) process: Option<Process>,
     /// Counts starts: what belongs to an earlier one does not happen any more.
     pub(crate) boot: u64,
-    pub(crate) state: State,
-    controller: Controller,
-    waiting: VecDeque<Proposal>,
-    in_flight: VecDeque<Vec<(usize, Asker)>>,
-    /// How many entries the sync that is going on covers.
-    syncing: usize,
-    pub(crate) sessions: BTreeMap<NodeId, ConnId>,
-    steady_base: Steady,
-    started_at: u64,
+    pub(crate) crashed_at: u64,
     /// How far the wall clock is ahead, or behind if negative.
     pub(crate) wall_offset: i64,
-    /// A crash waits for the next entry that is written and not durable.
+    /// How much faster its clock runs, in millionths.
+    drift: u64,
+    pub(crate) is_paused: bool,
+    /// When it went on last: what should have woken it meanwhile wakes it at that moment.
+    pub(crate) resumed_at: u64,
+    /// What has to wait until the server goes on.
+    pub(crate) deferred: Vec<Happening>,
+    /// Syncs take so much longer.
+    pub(crate) slowness: u64,
+    /// A bit of its disk was flipped.
+    pub(crate) was_damaged: bool,
+    /// It never comes back: its disk is damaged, or it was removed.
+    pub(crate) is_retired: bool,
+    /// A crash waits for the next frame that is written and not durable.
     pub(crate) ambush: bool,
-    crashed_at: u64,
-    lease: Span,
-    wake_at: Option<Monotonic>,
-    /// Proposals of the controller that the log did not take and that it does not know of yet.
-    unanswered: u32,
-    /// Proposals of the controller since the last one that changed something.
-    idle_proposals: u64,
 }
 
-struct Proposal {
-    commands: Vec<Command>,
-    asker: Asker,
+/// A server that runs.
+pub(crate) struct Process {
+    pub(crate) machine: Machine<Hands>,
+    pub(crate) hands: Hands,
+    pub(crate) standing: Standing,
+    pub(crate) started_at: u64,
+    pub(crate) is_syncing: bool,
+    /// When it is woken.
+    pub(crate) alarm: Option<u64>,
+    /// Entries applied since the last snapshot.
+    pub(crate) entries: u64,
 }
 
-/// Who waits for the outcomes of a proposal.
-#[derive(Clone, Debug)]
-pub(crate) enum Asker {
-    Client(usize),
-    Worker(ConnId, Monotonic),
-    Controller(Tag),
-    Nobody,
-}
-
-impl Server {
-    pub(crate) fn new(options: &Options) -> Self {
-        let lease = Span::from_millis(options.lease_millis);
-        let state = State::new();
+impl Host {
+    pub(crate) fn new(number: usize, options: &Options) -> Self {
+        let id = ServerId(number as u64 + 1);
+        let disk = match options.ground {
+            Ground::Logic => Disk::memo(),
+            Ground::Solo | Ground::Raft | Ground::Paxos => Disk::real(id),
+        };
         Self {
-            up: false,
+            id,
+            disk,
+            process: None,
             boot: 0,
-            controller: Controller::new(&state, lease),
-            state,
-            waiting: VecDeque::new(),
-            in_flight: VecDeque::new(),
-            syncing: 0,
-            sessions: BTreeMap::new(),
-            steady_base: Steady(0),
-            started_at: 0,
-            wall_offset: 0,
-            ambush: false,
             crashed_at: 0,
-            lease,
-            wake_at: None,
-            unanswered: 0,
-            idle_proposals: 0,
+            wall_offset: 0,
+            drift: id.0.wrapping_mul(7_919) % 500,
+            is_paused: false,
+            resumed_at: 0,
+            deferred: Vec::new(),
+            slowness: 1,
+            was_damaged: false,
+            is_retired: false,
+            ambush: false,
         }
     }
 
-    pub(crate) fn lease(&self) -> Span {
-        self.lease
+    pub(crate) fn is_up(&self) -> bool {
+        self.process.is_some()
     }
 
-    pub(crate) fn renews(&self, node: NodeId) -> bool {
-        self.controller.renews(node)
+    pub(crate) fn is_boot(&self, boot: u64) -> bool {
+        self.is_up() && self.boot == boot
     }
 
-    /// Whether neither clients nor the controller wait for the log.
-    pub(crate) fn is_resting(&self) -> bool {
-        self.up && self.is_idle() && self.unanswered == 0
+    /// Whether it believes that it leads, and in which term.
+    pub(crate) fn leads(&self) -> Option<u64> {
+        let standing = &self.process.as_ref()?.standing;
+        standing.leads.then_some(standing.term)
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
+    pub(crate) fn applied(&self) -> LogIndex {
+        self.process.as_ref().map_or(LogIndex(0), |process| process.machine.state().index())
     }
 }
 
 impl World {
-    pub(crate) fn wall(&self) -> Timestamp {
-        Timestamp(EPOCH.saturating_add(self.now).saturating_add_signed(self.server.wall_offset))
+    pub(crate) fn lease(&self) -> Span {
+        Span::from_millis(self.options.lease_millis)
     }
 
-    pub(crate) fn server_now(&self) -> Now {
-        let up = self.now.saturating_sub(self.server.started_at);
+    pub(crate) fn is_logic(&self) -> bool {
+        self.options.ground == Ground::Logic
+    }
+
+    /// The wall clock of one server's host; without one, a clock that is right.
+    pub(crate) fn wall(&self, server: Option<usize>) -> Timestamp {
+        let offset = server.and_then(|at| self.hosts.get(at)).map_or(0, |host| host.wall_offset);
+        Timestamp(EPOCH.saturating_add(self.now).saturating_add_signed(offset))
+    }
+
+    pub(crate) fn moment(&self, server: usize) -> Moment {
+        let host = &self.hosts[server];
+        let started_at = host.process.as_ref().map_or(self.now, |process| process.started_at);
+        let up = self.now.saturating_sub(started_at);
+        let up = up.saturating_add(up / 1_000_000 * host.drift);
         // A monotonic clock of its own for each process: nothing may compare it with an earlier one's.
-        let monotonic = Monotonic(up.saturating_add(self.server.boot.saturating_mul(977)));
-        Now { monotonic, steady: Steady(self.server.steady_base.0.saturating_add(up)) }
+        let monotonic = Monotonic(up.saturating_add(host.boot.saturating_mul(977)));
+        Moment { monotonic, wall: self.wall(Some(server)) }
     }
 
-    pub(crate) fn server_crash(&mut self) {
-        if !self.server.up {
-            return;
-        }
-        let unsynced = self.log.unsynced();
-        let kept = usize::try_from(self.rng.below(unsynced as u64 + 1)).unwrap_or(0);
-        if unsynced > 0 {
-            self.counters.note("crash with unsynced entries");
-        }
-        for (at, askers) in self.server.in_flight.iter().enumerate() {
-            let clients = askers.iter().filter(|(_, asker)| matches!(asker, Asker::Client(_)));
-            let what = if at < kept {
-                "crash keeps a proposal that nobody was told of"
-            } else {
-                "crash loses a proposal that a client waits for"
-            };
-            self.counters.add(what, clients.count() as u64);
-        }
-        self.log.crash(kept);
-        self.server.up = false;
-        self.server.crashed_at = self.now;
-        self.server.waiting.clear();
-        self.server.in_flight.clear();
-        self.server.sessions.clear();
-        self.server.syncing = 0;
-        let open: Vec<(ConnId, usize)> = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| !conn.broken)
-            .map(|(id, conn)| (*id, conn.worker))
-            .collect();
-        for (conn, worker) in open {
-            self.break_conn(conn, worker);
-        }
+    /// The server that leads, by its own belief, in the latest term.
+    pub(crate) fn leader(&self) -> Option<usize> {
+        let leading = self.hosts.iter().enumerate().filter(|(_, host)| !host.is_paused);
+        let leading = leading.filter_map(|(at, host)| host.leads().map(|term| (term, at)));
+        leading.max().map(|(_, at)| at)
     }
 
-    pub(crate) fn server_start(&mut self) {
-        if self.server.up {
+    pub(crate) fn number_of(&self, id: ServerId) -> Option<usize> {
+        self.hosts.iter().position(|host| host.id == id)
+    }
+
+    /// Tells a server something, and does what it wants.
+    pub(crate) fn drive(
+        &mut self,
+        server: usize,
+        tell: impl FnOnce(&mut Machine<Hands>, &mut Hands),
+    ) {
+        let (moment, known) = (self.moment(server), self.oracle.index());
+        let Some(Process { machine, hands, .. }) =
+            self.hosts.get_mut(server).and_then(|host| host.process.as_mut())
+        else {
             return;
-        }
-        let loaded = self.log.load().map(|(state, entries)| (state, entries.to_vec()));
-        let (mut state, entries) = match loaded {
-            Ok(loaded) => loaded,
-            Err(error) => return self.fail(format!("I7: {error}")),
         };
-        if self.server.boot > 0 && self.log.has_snapshot() {
-            self.counters.note("restart from a snapshot");
-        }
-        for entry in &entries {
-            let applied = state.apply(entry);
-            if entry.index > self.oracle.index() {
-                let verdict = self.oracle.commit(entry, None, &self.truth);
-                self.judge(verdict);
+        hands.now = moment;
+        hands.known = known;
+        tell(machine, hands);
+        machine.advance(hands);
+        machine.settle(hands);
+        self.carry_out(server);
+    }
+
+    fn carry_out(&mut self, server: usize) {
+        let Some(process) = &mut self.hosts[server].process else { return };
+        let wants = std::mem::take(&mut process.hands.wants);
+        let filled = std::mem::take(&mut *process.hands.filled.borrow_mut());
+        let boot = self.hosts[server].boot;
+        let mut attached = Vec::new();
+        let mut worked = false;
+        for want in wants {
+            worked = true;
+            match want {
+                Want::Append(frame) => self.hosts[server].disk.append(frame),
+                Want::Send(to, message) => self.send_peer(server, to, message),
+                Want::Connect(peers) => self.connect_peers(server, &peers),
+                Want::Fetch(from, least) => self.fetch(server, from, least),
+                Want::Applied(done) => self.applied(server, *done),
+                Want::Answer(asker, answer) => attached.extend(self.answer(asker, answer)),
+                Want::Served(request, index) => self.read_served(request, index),
+                Want::Stood(standing) => self.stood(server, standing),
+                Want::Promoted(done) => {
+                    self.counters.add("learner becomes a voter", u64::from(done));
+                }
+                Want::GivesUp(node) => self.note_loss(server, node),
+                Want::Wrong(what) => self.fail(what),
+                Want::Fail(reason) => self.fail(format!("server {server} can't go on: {reason}")),
             }
-            drop(applied);
         }
-        if self.server.boot > 0 {
-            self.counters.add("restart replays entries", u64::from(!entries.is_empty()));
+        for conn in filled {
+            self.flush(conn);
         }
-        let verdict = self.oracle.same_state(&state);
-        self.judge(verdict);
-        let outage = self.now.saturating_sub(self.server.crashed_at);
-        if self.server.boot > 0 && outage > self.server.lease.0 {
-            let kept = state.nodes().flat_map(|(node, _)| state.desired(node));
-            let kept = kept.filter(|(attempt, _)| self.truth.is_running(*attempt)).count();
-            self.counters.add("attempt survives an outage", kept as u64);
+        for (conn, attach) in attached {
+            self.conns.entry(conn).and_modify(|conn| conn.node = Some(attach.node));
+            self.drive(server, |machine, hands| machine.attach(attach, hands));
         }
-        self.server.controller = Controller::new(&state, self.server.lease);
-        self.server.steady_base = state.steady();
-        self.server.state = state;
-        self.server.up = true;
-        self.server.boot = self.server.boot.saturating_add(1);
-        self.server.started_at = self.now;
-        self.server.idle_proposals = 0;
-        self.server.wake_at = None;
-        self.server.unanswered = 0;
-        self.step(Input::Elected);
-    }
-
-    pub(crate) fn server_wake(&mut self, boot: u64, at: Monotonic) {
-        if self.is_boot(boot) && self.server.wake_at == Some(at) {
-            self.server.wake_at = None;
-            self.step(Input::Woke);
-        }
-    }
-
-    pub(crate) fn controller_answered(&mut self, boot: u64, tag: Tag) {
-        if self.is_boot(boot) {
-            self.server.unanswered = self.server.unanswered.saturating_sub(1);
-            self.step(Input::Answered(tag));
-        }
-    }
-
-    fn is_boot(&self, boot: u64) -> bool {
-        self.server.up && self.server.boot == boot
-    }
-
-    /// Tells the controller, and does what it wants.
-    pub(crate) fn step(&mut self, input: Input<'_>) {
-        let now = self.server_now();
-        let outputs = self.server.controller.step(&self.server.state, input, now);
-        for output in outputs {
-            match output {
-                Output::WakeAt(at) => {
-                    self.server.wake_at = Some(at);
-                    let boot = self.server.boot;
-                    let delay = at.since(now.monotonic).0;
-                    self.after(delay, Happening::ServerWake { boot, at });
-                }
-                Output::Propose(tag, command) => {
-                    if let Command::CommitPlan(plan) = &command {
-                        let verdict = follows_discipline(&self.server.state, plan);
-                        self.judge(verdict);
-                    }
-                    self.note_loss(tag);
-                    self.server.idle_proposals = self.server.idle_proposals.saturating_add(1);
-                    if self.server.idle_proposals > 10_000 {
-                        self.fail(format!("the controller proposes without end: {command:?}"));
-                    }
-                    if self.has(Fault::LogBusy) && self.rng.chance(20) {
-                        self.counters.note("log busy");
-                        let delay = self.rng.spread(MILLI, 100 * MILLI);
-                        let boot = self.server.boot;
-                        self.server.unanswered = self.server.unanswered.saturating_add(1);
-                        self.after(delay, Happening::Answered { boot, tag });
-                    } else {
-                        self.enqueue(vec![command], Asker::Controller(tag));
-                    }
-                }
+        if self.hosts[server].is_boot(boot) {
+            self.start_sync(server);
+            self.set_alarm(server);
+            if worked {
+                self.nothing_is_left_to_do(server);
+                self.maybe_snapshot(server);
             }
         }
     }
 
-    /// A client's request reaches the server. Returns whether it was taken.
-    pub(crate) fn server_takes(&mut self, request: usize, command: Command) -> bool {
-        if !self.server.up {
-            return false;
+    fn set_alarm(&mut self, server: usize) {
+        let (moment, now) = (self.moment(server), self.now);
+        let host = &mut self.hosts[server];
+        let boot = host.boot;
+        let Some(process) = &mut host.process else { return };
+        let Some(wake) = process.machine.next_wake() else { return };
+        let at = now.saturating_add(wake.since(moment.monotonic).0);
+        if process.alarm.is_none_or(|alarm| alarm > at || alarm < now) {
+            process.alarm = Some(at);
+            self.at(at, Happening::ServerWake { server, boot, at });
         }
-        if self.has(Fault::LogBusy) && self.rng.chance(10) {
-            self.answer_client(request, Answer::Busy);
+    }
+
+    pub(crate) fn server_wakes(&mut self, server: usize, boot: u64, at: u64) {
+        let host = &mut self.hosts[server];
+        if !host.is_boot(boot) {
+            return;
+        }
+        if let Some(process) = host.process.as_mut().filter(|process| process.alarm == Some(at)) {
+            process.alarm = None;
+            self.drive(server, |_, _| {});
+        }
+    }
+
+    fn start_sync(&mut self, server: usize) {
+        let host = &mut self.hosts[server];
+        let (boot, slowness) = (host.boot, host.slowness);
+        let Some(upto) = host.disk.waiting() else { return };
+        let Some(process) = host.process.as_mut().filter(|process| !process.is_syncing) else {
+            return;
+        };
+        process.is_syncing = true;
+        let most = self.options.sync_millis.max(1).saturating_mul(MILLI);
+        let delay = self.rng.spread(50, most).saturating_mul(slowness);
+        self.after(delay, Happening::Synced { server, boot, upto });
+        if std::mem::take(&mut self.hosts[server].ambush) && !self.finale {
+            let when = self.rng.below(delay);
+            let power = self.rng.chance(50);
+            self.after(when, Happening::ServerCrash { server, power });
+            let outage = self.rng.spread(10 * MILLI, 3_000 * MILLI);
+            self.after(when.saturating_add(outage), Happening::ServerStart(server));
+        }
+    }
+
+    pub(crate) fn synced(&mut self, server: usize, boot: u64, upto: FrameSeq) {
+        let host = &mut self.hosts[server];
+        if !host.is_boot(boot) {
+            return;
+        }
+        if let Some(process) = &mut host.process {
+            process.is_syncing = false;
+        }
+        if let Err(error) = host.disk.sync(upto) {
+            return self.disk_failed(server, &error);
+        }
+        self.drive(server, |machine, hands| machine.persisted(upto, hands));
+    }
+
+    /// After a failed write nobody knows what is on the disk: the process ends, and starts again from what is there.
+    pub(crate) fn disk_failed(&mut self, server: usize, error: &str) {
+        if !self.options.faults.has(Fault::FailingDisk) {
+            return self.fail(format!("server {server}: {error}"));
+        }
+        self.note_trace(|| format!("server {server} ends: {error}"));
+        self.counters.note("a disk failed and its server ended");
+        self.server_crash(server, false);
+        let pause = self.rng.spread(10 * MILLI, 1_000 * MILLI);
+        self.after(pause, Happening::ServerStart(server));
+    }
+
+    pub(crate) fn server_crash(&mut self, server: usize, power: bool) {
+        let Some(process) = self.hosts[server].process.take() else { return };
+        let unsynced = self.hosts[server].disk.waiting().is_some();
+        self.counters.add("crash with unsynced frames", u64::from(unsynced));
+        self.counters.add("crash of a leader", u64::from(process.standing.leads));
+        let idle = process.machine.is_idle();
+        self.counters.add("crash loses sight of a proposal", u64::from(!idle));
+        drop(process);
+        let (now, host) = (self.now, &mut self.hosts[server]);
+        host.crashed_at = now;
+        host.is_paused = false;
+        host.disk.crash(power, &mut self.rng);
+        self.drop_deferred(server);
+        if self.cloud.lock().leader() == Some(self.hosts[server].id) {
+            self.cloud.lock().depose();
+            let delay = self.rng.spread(MILLI, 2_000 * MILLI);
+            self.after(delay, Happening::Election);
+        }
+        self.break_conns_of(server);
+    }
+
+    /// What a process that stood still had not heard yet dies with it.
+    pub(crate) fn drop_deferred(&mut self, server: usize) {
+        for happening in std::mem::take(&mut self.hosts[server].deferred) {
+            let late =
+                matches!(happening, Happening::LateRequest { .. } | Happening::StrayReports { .. });
+            self.late = self.late.saturating_sub(u64::from(late));
+        }
+    }
+
+    fn stood(&mut self, server: usize, standing: Standing) {
+        self.note_trace(|| format!("server {server} knows: {standing:?}"));
+        let before = self.hosts[server].leads();
+        if before.is_some() && !standing.leads {
+            self.counters.note("a server ceases to lead");
+        }
+        let others = self.hosts.iter().filter(|host| host.id != self.hosts[server].id);
+        let others = others.filter(|host| host.leads().is_some()).count() as u64;
+        if standing.leads && before != Some(standing.term) {
+            self.counters.note("a server begins to lead");
+            self.counters.add("two servers believe that they lead", others);
+        }
+        if let Some(process) = &mut self.hosts[server].process {
+            process.standing = standing;
+        }
+    }
+
+    /// An entry was applied: the witness follows, or compares.
+    fn applied(&mut self, server: usize, done: Done) {
+        if let Some(process) = &mut self.hosts[server].process {
+            process.entries += 1;
+        }
+        let Done { index, stamps: (at, steady), is_internal, commands, outcomes, events, digest } =
+            done;
+        let applied = rota_core::Applied { outcomes, events };
+        let verdict = if index <= self.oracle.index() {
+            self.oracle.repeated(index, &applied)
+        } else if is_internal {
+            self.oracle.internal(index)
         } else {
-            self.enqueue(vec![command], Asker::Client(request));
+            let entry = Entry { index, at, steady, commands: commands.unwrap_or_default() };
+            self.note_trace(|| format!("entry {index} {:?} -> {applied:?}", entry.commands));
+            self.oracle.commit(&entry, Some(&applied), &self.truth)
+        };
+        self.judge(verdict);
+        if let Some(digest) = digest {
+            let verdict = self.oracle.same_digest(index, digest);
+            self.judge(verdict);
         }
-        true
+    }
+
+    /// Tells whoever asked. Returns the session that may take its node over now.
+    fn answer(&mut self, asker: Asker, answer: Answer) -> Option<(ConnId, Attach<Outbox>)> {
+        match (asker, answer) {
+            (Asker::Client(request), Answer::Applied(index, outcomes)) => {
+                if let Some(outcome) = outcomes.into_iter().next() {
+                    self.answer_client(request, Told::Outcome(index, outcome));
+                }
+                None
+            }
+            (Asker::Client(request), Answer::NotLeader) => {
+                self.answer_client(request, Told::NotDone);
+                None
+            }
+            (Asker::Client(request), Answer::Unknown) => {
+                self.counters.note("outcome unknown");
+                self.answer_client(request, Told::Unknown);
+                None
+            }
+            (Asker::Worker(conn), Answer::Applied(_, outcomes)) => self.registered(conn, &outcomes),
+            (Asker::Worker(conn), Answer::NotLeader | Answer::Unknown) => {
+                self.end_session(conn);
+                None
+            }
+        }
+    }
+
+    fn registered(&mut self, id: ConnId, outcomes: &[Outcome]) -> Option<(ConnId, Attach<Outbox>)> {
+        let Some(Ok(Reply::Node(node))) = outcomes.first() else { return None };
+        let conn = self.conns.get_mut(&id).filter(|conn| !conn.broken)?;
+        let process = self.hosts.get(conn.server)?.process.as_ref()?;
+        let outbox = Outbox::new(id, &process.hands.filled);
+        conn.pending = Some(Rc::clone(&outbox.pending));
+        let incarnation = conn.incarnation;
+        Some((id, Attach { node: *node, session: id, incarnation, outbox }))
     }
 
     /// Somebody with the right to proposes something; nobody waits for the answer.
     pub(crate) fn operator_proposes(&mut self, command: Command) {
-        if self.server.up {
-            self.enqueue(vec![command], Asker::Nobody);
+        if let Some(leader) = self.leader() {
+            self.propose(leader, command, None);
         }
     }
 
-    pub(crate) fn propose_reports(&mut self, node: NodeId, mut reports: Vec<AttemptReport>) {
-        if self.server.up {
-            for report in &mut reports {
-                report.node = node;
-            }
-            self.enqueue(vec![Command::EndAttempts(reports)], Asker::Nobody);
-        }
-    }
-
-    pub(crate) fn enqueue(&mut self, commands: Vec<Command>, asker: Asker) {
-        self.server.waiting.push_back(Proposal { commands, asker });
-        self.propose_entry();
-    }
-
-    /// Gathers what waits into one entry.
-    fn propose_entry(&mut self) {
-        let limit = self.options.in_flight.max(1) as usize;
-        if self.server.waiting.is_empty() || self.server.in_flight.len() >= limit {
-            return;
-        }
-        let count = self.rng.between(1, 8);
-        let (mut commands, mut askers) = (Vec::new(), Vec::new());
-        for _ in 0..count {
-            let Some(proposal) = self.server.waiting.pop_front() else { break };
-            askers.push((proposal.commands.len(), proposal.asker));
-            commands.extend(proposal.commands);
-        }
-        if let Some(plan) = self.server.controller.anticipate(&self.server.state, &commands) {
-            self.counters.note("plan anticipated");
-            commands.push(plan);
-            askers.push((1, Asker::Controller(Tag::Plan)));
-        }
-        let (mut at, mut steady) = (self.wall(), self.server_now().steady);
-        if self.has(Fault::ClockJump) && self.rng.chance(5) {
-            // A leader that has not seen its predecessor's last entries stamps too early.
-            self.counters.note("stale stamp");
-            at = Timestamp(at.0.saturating_sub(self.rng.spread(1, 60_000 * MILLI)));
-            steady = Steady(steady.0.saturating_sub(self.rng.spread(1, 10_000 * MILLI)));
-        }
-        let index = self.log.next_index();
-        self.log.propose(Entry { index, at, steady, commands });
-        self.server.in_flight.push_back(askers);
-        self.start_sync();
-    }
-
-    fn start_sync(&mut self) {
-        let unsynced = self.log.unsynced();
-        if self.server.syncing == 0 && unsynced > 0 {
-            self.server.syncing = unsynced;
-            let delay = self.rng.spread(50, self.options.sync_millis.max(1).saturating_mul(MILLI));
-            let boot = self.server.boot;
-            self.after(delay, Happening::LogSynced { boot, count: unsynced });
-            if std::mem::take(&mut self.server.ambush) && !self.finale {
-                let when = self.rng.below(delay);
-                self.after(when, Happening::ServerCrash);
-                let outage = self.rng.spread(10 * MILLI, 3_000 * MILLI);
-                self.after(when.saturating_add(outage), Happening::ServerStart);
-            }
-        }
-    }
-
-    pub(crate) fn log_synced(&mut self, boot: u64, count: usize) {
-        if !self.is_boot(boot) {
-            return;
-        }
-        self.server.syncing = 0;
-        for entry in self.log.sync(count) {
-            self.commit(&entry);
-        }
-        self.start_sync();
-        self.propose_entry();
-    }
-
-    fn commit(&mut self, entry: &Entry) {
-        let applied = self.server.state.apply(entry);
-        let verdict = self.oracle.commit(entry, Some(&applied), &self.truth);
-        self.judge(verdict);
-        self.note_trace(|| format!("entry {} {:?} -> {applied:?}", entry.index, entry.commands));
-        let Applied { outcomes, events } = applied;
-        if !events.is_empty() {
-            self.server.idle_proposals = 0;
-        }
-        self.tell_workers(entry, &events);
-        let askers = self.server.in_flight.pop_front().unwrap_or_default();
-        self.step(Input::Applied(&events));
-        let mut outcomes = outcomes.into_iter();
-        for (commands, asker) in askers {
-            let own: Vec<Outcome> = outcomes.by_ref().take(commands).collect();
-            self.answer(asker, own);
-        }
-        self.nothing_is_left_to_do();
-        self.maybe_snapshot();
-    }
-
-    fn answer(&mut self, asker: Asker, outcomes: Vec<Outcome>) {
-        match asker {
-            Asker::Nobody => {}
-            Asker::Controller(tag) => {
-                if let (Tag::Plan, Some(Ok(Reply::Accepted { refused, .. }))) =
-                    (tag, outcomes.first())
-                {
-                    self.counters.add("plan partially refused", u64::from(*refused > 0));
-                }
-                self.step(Input::Answered(tag));
-            }
-            Asker::Worker(conn, sent) => {
-                if let Some(Ok(Reply::Node(node))) = outcomes.first() {
-                    self.attach(conn, *node, sent);
-                }
-            }
-            Asker::Client(request) => {
-                if let Some(outcome) = outcomes.into_iter().next() {
-                    self.answer_client(request, Answer::Outcome(outcome));
-                }
-            }
-        }
-    }
-
-    fn maybe_snapshot(&mut self) {
-        if !self.has(Fault::Snapshot) || !self.rng.chance(5) {
-            return;
-        }
-        let verdict = self.oracle.restores(&self.server.state);
-        self.judge(verdict);
-        self.counters.note("snapshot restored beside the running server");
-        let live = self.server.state.nodes().any(|(_, node)| !node.live.is_empty());
-        self.counters.add("snapshot while attempts run", u64::from(live));
-        if self.log.unsynced() == 0 || self.rng.chance(50) {
-            self.log.snapshot(&self.server.state);
-        }
+    pub(crate) fn propose(&mut self, server: usize, command: Command, asker: Option<Asker>) {
+        let asker = asker.map_or(Whose::Nobody, Whose::Outside);
+        let proposal = Proposal { commands: vec![command], bytes: 256, asker };
+        self.drive(server, |machine, hands| machine.propose(proposal, hands));
     }
 }

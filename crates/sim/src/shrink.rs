@@ -43,7 +43,7 @@ fn candidates(options: &Options) -> Vec<Options> {
         Options { tasks_max: options.tasks_max / 2, ..options.clone() },
         Options { workers: options.workers.saturating_sub(1), ..options.clone() },
         Options { clients: options.clients.saturating_sub(1), ..options.clone() },
-        Options { in_flight: 1, ..options.clone() },
+        Options { servers: 1.max(options.servers.min(3)), ..options.clone() },
     ];
     let sane = |smaller: &Options| {
         smaller.workers > 0

@@ -27,6 +27,10 @@ pub(crate) struct Worker {
     /// Whether the server has answered on this connection.
     pub(crate) welcomed: bool,
     pub(crate) unreachable_until: u64,
+    /// The server whose side it is on while servers are cut off from each other.
+    pub(crate) side: Option<usize>,
+    /// Which server it speaks to next.
+    pub(crate) home: usize,
     /// It will not be mended.
     pub(crate) gone: bool,
     /// What has to wait until the worker goes on.
@@ -78,6 +82,8 @@ impl Worker {
             conn: None,
             welcomed: false,
             unreachable_until: 0,
+            side: None,
+            home: number,
             gone: false,
             deferred: Vec::new(),
             capacity,
@@ -113,6 +119,10 @@ impl Worker {
 
     pub(crate) fn is_paused(&self) -> bool {
         self.paused_since.is_some()
+    }
+
+    pub(crate) fn has_processes(&self) -> bool {
+        !self.processes.is_empty()
     }
 
     /// Whether it has nothing left to do.
@@ -180,7 +190,7 @@ impl World {
         let Some(state) = self.workers.get_mut(worker) else { return };
         let Some(since) = state.paused_since.take() else { return };
         state.pauses.push((since, self.now));
-        let lost = self.server.state.node_named(&state.name).is_some_and(|(_, node)| node.lost);
+        let lost = self.oracle.state().node_named(&state.name).is_some_and(|(_, node)| node.lost);
         if lost && !state.processes.is_empty() {
             self.counters.note("worker comes back as a zombie");
         }
@@ -205,6 +215,8 @@ impl World {
         if broken || state.conn != Some(id) {
             return;
         }
+        let now = self.now;
+        self.conns.entry(id).and_modify(|conn| conn.heard_at = now);
         match message {
             ToWorker::Welcome(session) => {
                 state.welcomed = true;
@@ -304,7 +316,7 @@ impl World {
             Err(what) => self.fail(what),
         }
         let Script { micros, end, ignores_term } = self.script(attempt);
-        let started_at = self.wall();
+        let started_at = self.wall(None);
         let state = &mut self.workers[worker];
         let life = state.life;
         let process = Process { started_at, ignores_term, stop: None, timed_out: false };
@@ -444,7 +456,7 @@ impl World {
             node: NodeId(0),
             end,
             started_at,
-            ended_at: self.wall(),
+            ended_at: self.wall(None),
             detail: [].into(),
         };
         self.workers[worker].reports.insert(attempt, report);

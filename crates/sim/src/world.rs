@@ -1,30 +1,29 @@
-//! The world: one server, its workers, the clients, what connects them, and simulated time.
+//! The world: servers, their workers, the clients, what connects them, and simulated time.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use rota_control::Tag;
 use rota_core::command::{AttemptReport, NodeSpec, Outcome};
-use rota_types::{AttemptId, Monotonic, NodeId, Span};
+use rota_ports::FrameSeq;
+use rota_server_core::Pending;
+use rota_types::{AttemptId, LogIndex, Monotonic, NodeId, ServerId, Span};
+use rota_wire::worker::Leaving;
 use rota_worker_core::{Desired, Session};
 
 use crate::client::{Client, Request};
+use crate::cloud::Shared;
 use crate::counters::Counters;
-use crate::log::SimLog;
 use crate::options::{Fault, Options};
 use crate::oracle::Oracle;
+use crate::peers::Bytes;
 use crate::rng::Rng;
-use crate::server::Server;
+use crate::server::Host;
 use crate::truth::{End, Truth};
 use crate::worker::Worker;
 
 /// One millisecond of simulated time.
 pub(crate) const MILLI: u64 = 1_000;
-/// The longest that the world may need to settle once nothing goes wrong any more.
-const SETTLE_MAX: u64 = 3_600_000 * MILLI;
-/// How long the settled world is watched: nothing may be proposed in that time.
-const QUIET: u64 = 120_000 * MILLI;
-/// How long repeated requests may be on their way when everything else has settled.
-const SLACK: u64 = 10_000 * MILLI;
 /// Happenings in one run: beyond, something talks to itself without end.
 const HAPPENINGS_MAX: u64 = 5_000_000;
 
@@ -35,17 +34,26 @@ pub(crate) type ConnId = u64;
 #[derive(Clone, Debug)]
 pub(crate) enum Happening {
     ClientActs(usize),
-    RequestArrives(usize),
-    LateRequest(usize),
-    AnswerArrives(usize, Answer),
+    RequestArrives { server: usize, number: usize, forwarded: bool },
+    LateRequest { server: usize, number: usize },
+    AnswerArrives(usize, Told),
     ClientWaited { request: usize, tries: u32 },
-    ServerCrash,
-    ServerStart,
-    LogSynced { boot: u64, count: usize },
-    ServerWake { boot: u64, at: Monotonic },
-    Answered { boot: u64, tag: Tag },
+    ServerCrash { server: usize, power: bool },
+    ServerStart(usize),
+    ServerResume(usize),
+    Synced { server: usize, boot: u64, upto: FrameSeq },
+    ServerWake { server: usize, boot: u64, at: u64 },
+    PeerMessage { to: usize, boot: u64, from: ServerId, message: Bytes },
+    Linked { from: usize, to: usize },
+    Image { server: usize, boot: u64, from: ServerId, least: LogIndex },
+    CloudStirs { server: usize, boot: u64 },
+    Election,
+    MendServers(u64),
+    Replace(usize),
+    HealAll,
+    Leave { worker: usize, life: u64, gone: bool },
     ToServer(ConnId, ToServer),
-    StrayReports(NodeId, Vec<AttemptReport>),
+    StrayReports { server: usize, node: NodeId, reports: Vec<AttemptReport> },
     Detach(ConnId),
     ToWorker(usize, ConnId, ToWorker),
     ConnLost(usize, ConnId),
@@ -66,9 +74,15 @@ pub(crate) enum Happening {
 
 /// What a client hears.
 #[derive(Clone, Debug)]
-pub(crate) enum Answer {
-    Outcome(Outcome),
-    Busy,
+pub(crate) enum Told {
+    /// What came of its request, and at which entry.
+    Outcome(LogIndex, Outcome),
+    /// The state at this entry.
+    Seen(LogIndex),
+    /// Nothing was done, and nothing will be.
+    NotDone,
+    /// Nobody knows.
+    Unknown,
 }
 
 /// What a worker says.
@@ -76,11 +90,12 @@ pub(crate) enum Answer {
 pub(crate) enum ToServer {
     Hello {
         spec: NodeSpec,
-        sent: Monotonic,
     },
     Heartbeat {
         sent: Monotonic,
     },
+    /// It is about to go.
+    Leaving(Leaving),
     /// The node is filled in by the server, from the session.
     Reports(Vec<AttemptReport>),
 }
@@ -95,9 +110,20 @@ pub(crate) enum ToWorker {
 }
 
 /// A connection.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) worker: usize,
+    pub(crate) server: usize,
+    /// The server process at its other end.
+    pub(crate) boot: u64,
+    /// The worker process at this end.
+    pub(crate) incarnation: u64,
+    /// When the worker asked to be let in, by its own clock.
+    pub(crate) hello_sent: Monotonic,
+    /// What the server has to tell.
+    pub(crate) pending: Option<Rc<RefCell<Pending>>>,
+    /// When the worker last heard something.
+    pub(crate) heard_at: u64,
     pub(crate) node: Option<NodeId>,
     pub(crate) broken: bool,
     /// Streams keep their order: nothing arrives before what was sent earlier.
@@ -141,8 +167,18 @@ pub(crate) struct World {
     pub(crate) now: u64,
     pub(crate) rng: Rng,
     pub(crate) net_rng: Rng,
-    pub(crate) server: Server,
-    pub(crate) log: SimLog,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) cloud: Shared,
+    /// What one server says does not reach another.
+    pub(crate) cuts: BTreeSet<(usize, usize)>,
+    /// When the last message from one server to another arrives.
+    pub(crate) arrived: BTreeMap<(usize, usize), u64>,
+    /// Counts partitions.
+    pub(crate) partition: u64,
+    /// Servers with a link between them, the smaller number first.
+    pub(crate) linked: BTreeSet<(usize, usize)>,
+    /// How many of a hundred messages between servers are lost.
+    pub(crate) loss: u64,
     pub(crate) workers: Vec<Worker>,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) next_conn: ConnId,
@@ -155,8 +191,11 @@ pub(crate) struct World {
     pub(crate) finale: bool,
     /// Late messages that are still on their way.
     pub(crate) late: u64,
-    settled: Option<(u64, u64)>,
-    ended: bool,
+    /// What was committed when only a majority was mended, and whether all are by now.
+    pub(crate) core_began: LogIndex,
+    pub(crate) healed: bool,
+    pub(crate) settled: Option<(u64, u64)>,
+    pub(crate) ended: bool,
     queue: BTreeMap<(u64, u64), Happening>,
     next_happening: u64,
     failure: Option<String>,
@@ -171,8 +210,13 @@ impl World {
             now: 1_000 * MILLI,
             rng: Rng::of(seed, 2),
             net_rng: Rng::of(seed, 3),
-            server: Server::new(&options),
-            log: SimLog::default(),
+            hosts: (0..options.servers as usize).map(|at| Host::new(at, &options)).collect(),
+            cloud: Shared::new(seed),
+            cuts: BTreeSet::new(),
+            arrived: BTreeMap::new(),
+            partition: 0,
+            linked: BTreeSet::new(),
+            loss: 3,
             workers: Vec::new(),
             conns: BTreeMap::new(),
             next_conn: 1,
@@ -183,6 +227,8 @@ impl World {
             counters: Counters::default(),
             finale: false,
             late: 0,
+            core_began: LogIndex(0),
+            healed: false,
             settled: None,
             ended: false,
             queue: BTreeMap::new(),
@@ -197,7 +243,11 @@ impl World {
     }
 
     fn begin(&mut self) {
-        self.server_start();
+        self.cloud.lock().busy = self.options.faults.has(Fault::LogBusy);
+        for server in 0..self.hosts.len() {
+            self.server_start(server);
+        }
+        self.elect();
         for worker in 0..self.options.workers as usize {
             let new = Worker::new(worker, &self.options);
             self.workers.push(new);
@@ -230,8 +280,13 @@ impl World {
             self.note_trace(|| format!("{happening:?}"));
             self.happen(happening);
         }
-        let World { failure, options, now, trace, oracle, truth, mut counters, .. } = self;
+        let World { failure, options, now, trace, oracle, truth, mut counters, cloud, .. } = self;
         counters.merge(&oracle.counters);
+        counters.add("session ran out", oracle.kv.expired);
+        counters.add("lock passed on", oracle.kv.passed);
+        let (kept, lost) = cloud.lock().resolved;
+        counters.add("crash keeps a proposal that nobody was told of", kept);
+        counters.add("crash loses a proposal that was taken", lost);
         match failure {
             Some(what) => Err(Failure { options, at: now, what, trace }),
             None => Ok(Report {
@@ -252,21 +307,23 @@ impl World {
             paused.deferred.push(happening);
             return;
         }
+        if let Some(server) = self.needs_server(&happening)
+            && let Some(paused) = self.hosts.get_mut(server).filter(|host| host.is_paused)
+        {
+            paused.deferred.push(happening);
+            return;
+        }
         match happening {
             Happening::ClientActs(client) => self.client_acts(client),
-            Happening::RequestArrives(request) => self.request_arrives(request),
-            Happening::LateRequest(request) => self.late_request_arrives(request),
-            Happening::AnswerArrives(request, answer) => self.answer_arrives(request, answer),
+            Happening::RequestArrives { server, number, forwarded } => {
+                self.request_arrives(server, number, forwarded);
+            }
+            Happening::LateRequest { server, number } => self.late_request_arrives(server, number),
+            Happening::AnswerArrives(request, told) => self.answer_arrives(request, told),
             Happening::ClientWaited { request, tries } => self.client_waited(request, tries),
-            Happening::ServerCrash => self.server_crash(),
-            Happening::ServerStart => self.server_start(),
-            Happening::LogSynced { boot, count } => self.log_synced(boot, count),
-            Happening::ServerWake { boot, at } => self.server_wake(boot, at),
-            Happening::Answered { boot, tag } => self.controller_answered(boot, tag),
             Happening::ToServer(conn, message) => self.server_hears(conn, message),
-            Happening::StrayReports(node, reports) => {
-                self.late = self.late.saturating_sub(1);
-                self.propose_reports(node, reports);
+            Happening::StrayReports { server, node, reports } => {
+                self.stray_reports(server, node, reports);
             }
             Happening::Detach(conn) => self.server_detaches(conn),
             Happening::ToWorker(worker, conn, message) => self.worker_hears(worker, conn, message),
@@ -292,6 +349,66 @@ impl World {
             Happening::Trouble => self.make_trouble(),
             Happening::Finale => self.begin_finale(),
             Happening::Inspect => self.inspect(),
+            Happening::HealAll => self.heal_all(),
+            Happening::Leave { worker, life, gone } => self.leaves(worker, life, gone),
+            other => self.happen_to_servers(other),
+        }
+    }
+
+    fn happen_to_servers(&mut self, happening: Happening) {
+        match happening {
+            Happening::ServerCrash { server, power } => self.server_crash(server, power),
+            Happening::ServerStart(server) => self.server_start(server),
+            Happening::ServerResume(server) => self.server_resume(server),
+            Happening::Synced { server, boot, upto } => self.synced(server, boot, upto),
+            Happening::ServerWake { server, boot, at } => self.server_wakes(server, boot, at),
+            Happening::PeerMessage { to, boot, from, message } => {
+                self.peer_message(to, boot, from, message);
+            }
+            Happening::Linked { from, to } => self.linked(from, to),
+            Happening::Image { server, boot, from, least } => {
+                self.image_arrives((server, boot), from, least);
+            }
+            Happening::CloudStirs { server, boot } => self.cloud_stirs(server, boot),
+            Happening::Election => self.elect(),
+            Happening::MendServers(number) => {
+                if number == self.partition {
+                    self.mend_servers();
+                }
+            }
+            Happening::Replace(server) => self.replace(server),
+            other => self.fail(format!("nobody takes {other:?}")),
+        }
+    }
+
+    /// The server that must be awake for this to happen.
+    fn needs_server(&self, happening: &Happening) -> Option<usize> {
+        match happening {
+            Happening::RequestArrives { server, .. }
+            | Happening::LateRequest { server, .. }
+            | Happening::Synced { server, .. }
+            | Happening::ServerWake { server, .. }
+            | Happening::PeerMessage { to: server, .. }
+            | Happening::Linked { to: server, .. }
+            | Happening::Image { server, .. }
+            | Happening::CloudStirs { server, .. }
+            | Happening::StrayReports { server, .. } => Some(*server),
+            Happening::ToServer(conn, _) | Happening::Detach(conn) => {
+                self.conns.get(conn).map(|conn| conn.server)
+            }
+            _ => None,
+        }
+    }
+
+    /// A server goes on as if nothing had happened.
+    pub(crate) fn server_resume(&mut self, server: usize) {
+        let host = &mut self.hosts[server];
+        if !std::mem::take(&mut host.is_paused) {
+            return;
+        }
+        host.resumed_at = self.now;
+        for happening in std::mem::take(&mut host.deferred) {
+            self.at(self.now, happening);
         }
     }
 
@@ -328,98 +445,6 @@ impl World {
     pub(crate) fn has(&self, fault: Fault) -> bool {
         !self.finale && self.options.faults.has(fault)
     }
-
-    /// Everything is mended; what is left has to come to its end by itself (L1).
-    fn begin_finale(&mut self) {
-        self.finale = true;
-        if !self.server.up {
-            self.at(self.now, Happening::ServerStart);
-        }
-        self.abandon_one();
-        for worker in 0..self.workers.len() {
-            if self.workers[worker].gone {
-                continue;
-            }
-            self.workers[worker].unreachable_until = self.now;
-            if self.workers[worker].is_paused() {
-                self.resume(worker);
-            }
-            if !self.workers[worker].up {
-                self.at(self.now, Happening::WorkerStart(worker));
-            }
-            self.repair(worker);
-        }
-        self.end_endless();
-        self.after(1_000 * MILLI, Happening::Inspect);
-    }
-
-    /// Leaves one worker dead, or cut off, for ever: its tasks have to end elsewhere.
-    fn abandon_one(&mut self) {
-        let faulty = self.options.faults.has(Fault::WorkerCrash)
-            || self.options.faults.has(Fault::Partition);
-        if self.workers.len() < 2 || !faulty || self.rng.chance(50) {
-            return;
-        }
-        let dead = self.options.faults.has(Fault::WorkerCrash) && self.rng.chance(60);
-        if dead {
-            self.worker_crash(0);
-        }
-        let worker = &mut self.workers[0];
-        worker.gone = true;
-        worker.unreachable_until = u64::MAX / 2;
-        self.resume(0);
-        self.counters.note("a worker never comes back");
-    }
-
-    /// Looks whether the world has settled, and mends what only an operator can.
-    fn inspect(&mut self) {
-        let began = self.options.trouble_millis.saturating_mul(MILLI);
-        if self.now.saturating_sub(began) > SETTLE_MAX {
-            let left: Vec<_> = self.server.state.jobs().map(|(id, _)| id.0).collect();
-            self.fail(format!(
-                "L1: not settled an hour after the last fault: jobs {left:?}, {} processes, {} requests open",
-                self.truth.running(),
-                self.requests.iter().filter(|request| !request.is_over()).count(),
-            ));
-            return;
-        }
-        let entries = self.oracle.entries();
-        if !self.is_settled() {
-            self.settled = None;
-            self.operate();
-        } else if let Some((since, entries_then)) = self.settled {
-            if entries != entries_then && self.now.saturating_sub(since) < SLACK {
-                self.settled = None; // a repeated request was still on its way
-            } else if entries != entries_then {
-                self.fail(format!(
-                    "a settled world went on proposing: {entries_then} to {entries} entries"
-                ));
-            } else if self.now.saturating_sub(since) > QUIET {
-                self.finish();
-                return;
-            }
-        } else {
-            self.settled = Some((self.now, entries));
-        }
-        self.after(2_000 * MILLI, Happening::Inspect);
-    }
-
-    fn is_settled(&self) -> bool {
-        self.server.up
-            && self.server.is_idle()
-            && self.log.unsynced() == 0
-            && self.server.state.job_count() == 0
-            && self.truth.running() == 0
-            && self.requests.iter().all(Request::is_over)
-            && self.workers.iter().all(Worker::is_idle)
-            && self.is_mended()
-    }
-
-    fn finish(&mut self) {
-        let verdict = self.oracle.at_the_end(&self.requests);
-        self.judge(verdict);
-        self.ended = true;
-    }
 }
 
 /// The worker that must be awake for this to happen.
@@ -433,25 +458,6 @@ fn waits_for(happening: &Happening) -> Option<usize> {
         | Happening::NoticeEnd { worker, .. }
         | Happening::KillDue { worker, .. }
         | Happening::TimeoutDue { worker, .. } => Some(*worker),
-        Happening::ClientActs(_)
-        | Happening::RequestArrives(_)
-        | Happening::LateRequest(_)
-        | Happening::AnswerArrives(..)
-        | Happening::ClientWaited { .. }
-        | Happening::ServerCrash
-        | Happening::ServerStart
-        | Happening::LogSynced { .. }
-        | Happening::ServerWake { .. }
-        | Happening::Answered { .. }
-        | Happening::ToServer(..)
-        | Happening::StrayReports(..)
-        | Happening::Detach(_)
-        | Happening::ProcessOver { .. }
-        | Happening::WorkerCrash(_)
-        | Happening::WorkerStart(_)
-        | Happening::Resume(_)
-        | Happening::Trouble
-        | Happening::Finale
-        | Happening::Inspect => None,
+        _ => None,
     }
 }
