@@ -7,6 +7,7 @@ Known differences, which the expressions below keep away from or which are taken
   step (`*/5 2 * * *`); the calendar follows such expressions as time passes. The end of the gap is not compared for these.
 - What croniter makes up for keeps its second: 02:30:15 runs at 03:00:15, several of them several times. The calendar runs once, at 03:00:00.
   The first minute after a gap is not compared for expressions with seconds.
+- croniter looks for the end of a gap in steps of a minute; Liberia's clocks went forward by 44 minutes and 30 seconds in 1972.
 - Of the second pass through a repeated time, croniter forgets the very first second (02:00 when 03:00 becomes 02:00); most of it where
   not exactly an hour repeats, as on Lord Howe Island or at Troll, or where it begins within an hour, as on Chatham; and all of it if the next instant
   is in the months of the other clocks. Where one of these applies, the second pass is not compared.
@@ -138,7 +139,7 @@ def excused(case, after):
         begins_within_hour = (at + after) % 3_600 != 0
         has_months = ours.split()[-2] != "*"
         return -by if by != -3_600 or begins_within_hour or has_months else 1
-    if len(ours.split()) == 6:
+    if len(ours.split()) == 6 or by % 60 != 0:
         return 60
     return 1 if by >= DAY or (not is_fixed and not any_hour) else 0
 

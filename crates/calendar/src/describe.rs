@@ -147,8 +147,13 @@ fn of_month(days: &Days) -> String {
     let mut parts = Vec::new();
     let plain = u64::from(days.plain);
     if plain != 0 {
-        let plural = if plain.count_ones() == 1 { "day" } else { "days" };
-        parts.push(format!("{plural} {}", listed(&runs(plain, &|day| day.to_string()))));
+        parts.push(match even(plain, Field::Day) {
+            Some((first, step)) if step > 1 => {
+                format!("days {first}, {} and so on to {}", first + step, plain.ilog2())
+            }
+            _ if plain.count_ones() == 1 => format!("day {}", plain.ilog2()),
+            _ => format!("days {}", listed(&runs(plain, &|day| day.to_string()))),
+        });
     }
     for before in bits(u64::from(days.before_last)) {
         parts.push(match before {

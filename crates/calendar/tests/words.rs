@@ -32,6 +32,7 @@ fn rules_are_described_in_plain_english() {
         ("0 */2 * * *", "minute 0 of every 2 hours"),
         ("0 0 1 1 *", "at 00:00 on day 1 of the month in January"),
         ("0 0 1,15,L * *", "at 00:00 on days 1 and 15 and the last day of the month"),
+        ("0 0 */2 * *", "at 00:00 on days 1, 3 and so on to 31 of the month"),
         ("0 0 L-3 * ?", "at 00:00 on the day 3 days before the last of the month"),
         (
             "0 0 15W 1-3,6 *",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const EDGES: &[(&str, &[&str])] = &[
     ("rota-types", &[]),
     ("rota-calendar", &["rota-types"]),
+    ("rota-import", &["rota-types", "rota-calendar"]),
     ("rota-core", &["rota-types"]),
     ("rota-policy", &["rota-types", "rota-core"]),
     ("rota-control", &["rota-types", "rota-core", "rota-policy"]),
@@ -42,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
         &[
             "rota-types",
             "rota-calendar",
+            "rota-import",
             "rota-client",
             "rota-api",
             "rota-server",

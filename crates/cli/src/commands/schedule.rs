@@ -1,5 +1,7 @@
 //! `rota schedule`: when something would be due. Works without a server.
 
+mod translate;
+
 use clap::{Args, Subcommand, ValueEnum};
 use rota_api::{Duration, Moment};
 use rota_calendar::{DayRule, Fold, Gap, Options, Preview, Rule, Timetable, Tzdata, Zone};
@@ -16,6 +18,8 @@ use crate::trouble::{Result, Trouble};
 pub(crate) enum ScheduleCommand {
     /// Show when an expression is due next, and what changes of the clocks do to it
     Preview(PreviewArgs),
+    /// Show what the schedules of another system would be here
+    Translate(translate::TranslateArgs),
 }
 
 /// `rota schedule preview`
@@ -98,7 +102,13 @@ struct ShownInstant {
 
 /// Runs a verb on schedules.
 pub(crate) fn dispatch(app: &App, command: &ScheduleCommand) -> Result<u8> {
-    let ScheduleCommand::Preview(args) = command;
+    match command {
+        ScheduleCommand::Preview(args) => preview(app, args),
+        ScheduleCommand::Translate(args) => translate::translate(app, args),
+    }
+}
+
+fn preview(app: &App, args: &PreviewArgs) -> Result<u8> {
     let from = args.from.unwrap_or_else(Moment::now).0;
     let table = timetable(args)?;
     table.check(from).map_err(|error| refused(&error.to_string()))?;
