@@ -78,6 +78,9 @@ impl ServerRole {
 pub struct AddServer {
     /// Where it will be reached: a URL.
     pub address: String,
+    /// The highest feature level that it understands; not checked if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<u32>,
 }
 
 /// What a server that joins has to know.

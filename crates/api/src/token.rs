@@ -140,6 +140,9 @@ pub struct JoinRequest {
     /// Where others will reach it, of a server: a URL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// The highest feature level that it understands, of a server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<u32>,
 }
 
 /// Somebody who has joined.

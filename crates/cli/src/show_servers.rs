@@ -41,6 +41,18 @@ impl Show for ClusterStatus {
         ];
         rows.extend(self.servers.iter().map(row));
         write!(text, "\n{}", align(rows.into_iter())).ok();
+        let behind: Vec<String> = self
+            .servers
+            .iter()
+            .filter(|one| self.servers.iter().any(|other| other.level > one.level))
+            .filter(|one| one.level <= self.level && !one.version.is_empty())
+            .map(|one| one.id.to_string())
+            .collect();
+        if !behind.is_empty() {
+            let behind = behind.join(", ");
+            write!(text, "\n  level {} until these are upgraded as well: {behind}", self.level)
+                .ok();
+        }
         let plural = if self.tolerates == 1 { "" } else { "s" };
         write!(text, "\n  goes on with {} server{plural} down", self.tolerates).ok();
         text

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use rota_api::{JoinRequest, Joined, RenewRequest, Secret, ServerAdded};
+use rota_api::{AddServer, JoinRequest, Joined, RenewRequest, Secret, ServerAdded};
 use rota_identity::{
     Authority, Identity, IdentityDir, JoinToken, Joining, Reloadable, client_config, joining_config,
 };
@@ -57,13 +57,13 @@ pub async fn join_worker(
 ) -> Result<Identity> {
     let joining = Joining::new().map_err(unusable)?;
     let request = Some(joining.request().map_err(unusable)?);
-    let request = JoinRequest { node: Some(node.to_owned()), request, address: None };
+    let request = JoinRequest { node: Some(node.to_owned()), request, ..JoinRequest::default() };
     let joined = join(servers, token, request).await?;
     let chain = joined.certificate.unwrap_or_default();
     joining.accept(dir, &chain, &joined.authority).map_err(unusable)
 }
 
-/// Becomes a server that others reach at `address`: keeps the cluster's authority in `dir`, with which the server then signs its own
+/// Becomes this server of the cluster: keeps the cluster's authority in `dir`, with which the server then signs its own
 /// certificate, and answers its place in the cluster.
 ///
 /// # Errors
@@ -71,11 +71,12 @@ pub async fn join_worker(
 pub async fn join_server(
     servers: &[String],
     token: &JoinToken,
-    address: &str,
+    server: AddServer,
     dir: &IdentityDir,
 ) -> Result<ServerAdded> {
-    let address = Some(address.to_owned());
-    let joined = join(servers, token, JoinRequest { address, ..JoinRequest::default() }).await?;
+    let AddServer { address, level } = server;
+    let request = JoinRequest { address: Some(address), level, ..JoinRequest::default() };
+    let joined = join(servers, token, request).await?;
     let (Some(Secret(key)), Some(added)) = (joined.authority_key, joined.server) else {
         return Err(unusable("the token is for workers, not for servers"));
     };

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rota_control::{Controller, Input, Now, Output, Tag};
+use rota_core::State;
 use rota_core::command::{Command, Entry, Outcome};
 use rota_core::event::Event;
 use rota_core::server::ServerSpec;
-use rota_core::{LEVEL, State};
 use rota_ports::{
     Committed, EntryBytes, FrameSeq, MessageBytes, ReadId, ReplicatedLog, SnapshotMeta,
 };
@@ -360,7 +360,10 @@ impl<S: Shell> Machine<S> {
             None => match rota_wire::log::decode_entry(index, bytes) {
                 Ok(entry) => (entry, Vec::new()),
                 Err(error) => {
-                    return self.fail(&format!("entry {index} can't be read: {error}"), shell);
+                    let reason = format!(
+                        "entry {index} can't be read: {error}; if a newer version wrote it, run that version"
+                    );
+                    return self.fail(&reason, shell);
                 }
             },
         };
@@ -377,12 +380,13 @@ impl<S: Shell> Machine<S> {
 
     /// Does what follows from events besides telling of them.
     fn heed(&mut self, events: &[Event], shell: &mut S) {
+        let known = self.servers.own_level();
         for event in events {
             match event {
                 Event::ServerChanged(_) | Event::ServerRemoved(_) => self.servers_changed(shell),
-                Event::LevelRaised(level) if *level > LEVEL => self.fail(
+                Event::LevelRaised(level) if *level > known => self.fail(
                     &format!(
-                        "the cluster has agreed on feature level {level}, and this version knows {LEVEL} at most: run a newer version"
+                        "the cluster has agreed on feature level {level}, and this version knows {known} at most: run a newer version"
                     ),
                     shell,
                 ),

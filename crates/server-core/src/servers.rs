@@ -42,6 +42,11 @@ impl Servers {
         }
     }
 
+    /// The highest feature level that this server understands.
+    pub(crate) fn own_level(&self) -> u32 {
+        self.own.level
+    }
+
     /// Where a server can be reached; empty if nobody knows.
     pub(crate) fn address(&self, state: &State, id: ServerId) -> Arc<str> {
         let known = state.server(id).map(|server| &server.spec);

@@ -113,6 +113,8 @@ pub struct ServerConfig {
     pub history_jobs_max: u64,
     /// How long ago a job in the history may have finished.
     pub history_age_max: Span,
+    /// The highest feature level that this server says it understands. Only tests of upgrades set it to something else than the version's.
+    pub level: u32,
     /// Called when the log can't be written any more. Ends the process with code 70 if not set.
     pub on_fatal: Option<OnFatal>,
 }
@@ -137,6 +139,7 @@ impl ServerConfig {
             events_kept_max: 65_536,
             history_jobs_max: 10_000_000,
             history_age_max: Span::from_secs(30 * 24 * 3_600),
+            level: rota_core::LEVEL,
             on_fatal: None,
         }
     }
@@ -222,6 +225,19 @@ pub enum StartError {
         /// The data directory, which holds no identity.
         data: PathBuf,
     },
+    /// A newer version was here.
+    #[error(
+        "{path} is of a cluster with feature level {level}, and this version ({version}) knows {known} at most: nothing was changed; run the newer \
+         version again", path = path.display(), version = env!("CARGO_PKG_VERSION")
+    )]
+    TooNew {
+        /// The data directory.
+        path: PathBuf,
+        /// The level that the servers have agreed on.
+        level: u32,
+        /// The highest that this version understands.
+        known: u32,
+    },
     /// The identity is gone that the server had.
     #[error(
         "{data}/credentials is not there, and the servers of this cluster prove who they are: without it everybody could do everything. \
@@ -299,6 +315,7 @@ impl StartError {
             Self::NotLoopback { .. }
             | Self::Lease(_)
             | Self::Identity(_)
+            | Self::TooNew { .. }
             | Self::IdentityGone { .. }
             | Self::OtherAuthority { .. } => 78,
             Self::Data { .. } | Self::Recover { .. } => 74,

@@ -29,6 +29,7 @@ mod ring;
 mod snapshots;
 mod start;
 
+pub use rota_core::LEVEL;
 pub use rota_store::ClusterId;
 
 pub use config::{

@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use rota_core::State;
 use rota_core::server::ServerSpec;
-use rota_core::{LEVEL, State};
 use rota_identity::IdentityError;
 use rota_ports::ReplicatedLog;
 use rota_server_core::Parts;
@@ -89,6 +89,7 @@ impl Opening {
         let tokens = Arc::new(Tokens::of(&state));
         let own = config.cluster.as_ref().map_or(identity, ClusterConfig::identity);
         let secured = secure(config, own.server, Arc::clone(&tokens))?;
+        check_level(config, &state)?;
         if secured.is_none() && state.tokens().next().is_some() {
             return Err(StartError::IdentityGone { data: config.data_dir.clone() });
         }
@@ -100,7 +101,8 @@ impl Opening {
             core: core.clone(),
             tls: secured.as_deref().map(Secured::connector).transpose()?,
         };
-        let origin = Origin { identity: own, address: self.address.clone() };
+        let (address, level) = (self.address.clone(), config.level);
+        let origin = Origin { identity: own, address, level };
         let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
         let start = recovered.start();
         let (log, gate) = founding::open_log(config, &recovered)?;
@@ -148,7 +150,7 @@ impl Opening {
             id: origin.identity.server,
             address: origin.address.as_str().into(),
             version: env!("CARGO_PKG_VERSION").into(),
-            level: LEVEL,
+            level: self.config.level,
         };
         Parts {
             state,
@@ -318,6 +320,15 @@ pub(crate) fn draw() -> u64 {
     let mut hasher = std::hash::RandomState::new().build_hasher();
     hasher.write_u64(crate::clock::wall().0);
     hasher.finish()
+}
+
+/// Refuses what a newer version has recorded: this one would make something else of it than the other servers.
+fn check_level(config: &ServerConfig, state: &State) -> Result<(), StartError> {
+    if state.level() <= config.level {
+        return Ok(());
+    }
+    let (path, level) = (config.data_dir.clone(), state.level());
+    Err(StartError::TooNew { path, level, known: config.level })
 }
 
 /// Takes up the server's identity, if it has one.

@@ -81,6 +81,7 @@ pub(crate) async fn server(app: &App, args: ServerArgs) -> Result<u8> {
     config.cluster = place(app, &args).await?;
     config.hosts = args.host;
     config.advertise = args.advertise;
+    config.level = level();
     let mut server = start(&config).await?;
     if let Err(trouble) = welcome(app, &config, &server).await {
         server.shutdown().await;
@@ -243,6 +244,7 @@ async fn join(app: &App, args: &ServerArgs, server: &str) -> Result<ClusterConfi
     let is_secured = args.token.is_some() || dir.exists();
     let address = own_address(args, if is_secured { "https" } else { "http" })?;
     let servers = vec![server.to_owned()];
+    let new = AddServer { address: address.clone(), level: Some(level()) };
     let added = match &args.token {
         Some(token) => {
             let token = join_token::read("--token", token)?;
@@ -252,7 +254,7 @@ async fn join(app: &App, args: &ServerArgs, server: &str) -> Result<ClusterConfi
                 let hint = "choose another data directory, or ask the right cluster for a token";
                 return Err(Trouble::usage(message).hint(hint));
             }
-            rota_client::join_server(&servers, &token, &address, &dir).await?
+            rota_client::join_server(&servers, &token, new, &dir).await?
         }
         None if server.starts_with("https://") && !dir.exists() => {
             let message = "that cluster takes servers with a token only";
@@ -266,7 +268,7 @@ async fn join(app: &App, args: &ServerArgs, server: &str) -> Result<ClusterConfi
                 access.authority = Some(dir.authority()?);
             }
             let client = app.client_with(servers, access)?;
-            client.add_server(&AddServer { address: address.clone() }).await?
+            client.add_server(&new).await?
         }
     };
     let strange =
@@ -280,6 +282,15 @@ async fn join(app: &App, args: &ServerArgs, server: &str) -> Result<ClusterConfi
         address: Some(address),
         authority,
     })
+}
+
+/// The feature level that this version understands. In builds for tests it can be made to say another one, as an older or newer version would.
+fn level() -> u32 {
+    #[cfg(debug_assertions)]
+    if let Some(level) = std::env::var("ROTA_TEST_LEVEL").ok().and_then(|text| text.parse().ok()) {
+        return level;
+    }
+    rota_server::LEVEL
 }
 
 /// Where the others will reach this server.

@@ -15,5 +15,6 @@ mod leader_killed;
 mod operator;
 mod output;
 mod server_killed;
+mod upgraded;
 mod workers_killed;
 mod zombie;

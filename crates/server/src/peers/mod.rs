@@ -52,6 +52,8 @@ pub(crate) struct Origin {
     pub(crate) identity: Identity,
     /// Where it can be reached.
     pub(crate) address: String,
+    /// The highest feature level that it understands.
+    pub(crate) level: u32,
 }
 
 impl Origin {
@@ -63,7 +65,7 @@ impl Origin {
             to: to.0,
             address: self.address.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            level: rota_core::LEVEL,
+            level: self.level,
         }
     }
 }

@@ -48,12 +48,20 @@ pub(super) async fn add_server(
     State(app): State<App>,
     OptionalJson(request): OptionalJson<AddServer>,
 ) -> Answer<(StatusCode, Json<ServerAdded>)> {
-    Ok((StatusCode::CREATED, Json(admit(&app, request.address).await?)))
+    Ok((StatusCode::CREATED, Json(admit(&app, request).await?)))
 }
 
 /// Lets the server at this address in as a learner.
-pub(super) async fn admit(app: &App, address: String) -> Answer<ServerAdded> {
+pub(super) async fn admit(app: &App, request: AddServer) -> Answer<ServerAdded> {
     replicated(app)?;
+    let AddServer { address, level: understood } = request;
+    let level = app.core.query(|view| view.state.level()).await?;
+    if let Some(understood) = understood.filter(|understood| *understood < level) {
+        let detail = format!(
+            "the servers of this cluster have agreed on feature level {level}, and the new one knows {understood} at most: run a newer version there"
+        );
+        return Err(refuse(ErrorCode::InvalidChange, detail));
+    }
     let scheme = if app.secured.is_some() { "https://" } else { "http://" };
     if !address.starts_with(scheme) {
         let detail = format!(

@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use rota_api::{
-    ErrorCode, JoinRequest, Joined, Moment, NewToken, Problem, RenewRequest, Secret, Token,
-    TokenList, TokenRequest, TokenRole, Whoami,
+    AddServer, ErrorCode, JoinRequest, Joined, Moment, NewToken, Problem, RenewRequest, Secret,
+    Token, TokenList, TokenRequest, TokenRole, Whoami,
 };
 use rota_core::command::Command;
 use rota_core::token::{Grant, Joins, TokenCommand, TokenSpec};
@@ -132,7 +132,7 @@ pub(super) async fn join(
     };
     let address = match (joins, request.address) {
         (Joins::Worker, _) => None,
-        (Joins::Server, Some(address)) => Some(address),
+        (Joins::Server, Some(address)) => Some(AddServer { address, level: request.level }),
         (Joins::Server, None) => {
             let detail = "a server joins with `address`, where others will reach it";
             return Err(refuse(ErrorCode::InvalidRequest, detail));

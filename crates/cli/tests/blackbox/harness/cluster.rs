@@ -89,6 +89,8 @@ pub(crate) struct Server {
     arguments: Vec<String>,
     log: PathBuf,
     process: Option<Process>,
+    /// The feature level that it says it understands, if not that of the program.
+    pub(crate) level: Option<u32>,
 }
 
 impl Server {
@@ -98,7 +100,7 @@ impl Server {
         let listen_at = listen.to_string();
         let mut arguments = vec![text("server"), text("--data"), data, text("--listen"), listen_at];
         arguments.extend(options.iter().map(|option| text(option)));
-        Self { listen, arguments, log: log.to_path_buf(), process: None }
+        Self { listen, arguments, log: log.to_path_buf(), process: None, level: None }
     }
 
     pub(crate) fn api(&self) -> Api {
@@ -107,7 +109,9 @@ impl Server {
 
     /// Starts the process and does not wait for anything.
     pub(crate) fn launch(&mut self) {
-        self.process = Some(Process::start(&self.arguments, &self.log));
+        let level = self.level.map(|level| ("ROTA_TEST_LEVEL", level.to_string()));
+        let level: Vec<_> = level.into_iter().collect();
+        self.process = Some(Process::start_in(&level, &self.arguments, &self.log));
     }
 
     /// Starts the process and waits until it serves.

@@ -20,6 +20,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts `rota` with these arguments. What it prints is added to the file `log`.
     pub(crate) fn start(arguments: &[String], log: &Path) -> Self {
+        Self::start_in(&[], arguments, log)
+    }
+
+    /// Starts `rota` with these arguments and variables of the environment.
+    pub(crate) fn start_in(
+        environment: &[(&str, String)],
+        arguments: &[String],
+        log: &Path,
+    ) -> Self {
         let open = || {
             let file = File::options().append(true).create(true).open(log);
             file.expect("the log can be opened")
@@ -28,6 +37,7 @@ impl Process {
             .args(arguments)
             .env_remove("ROTA_SERVER")
             .env("NO_COLOR", "1")
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(open())
             .stderr(open())
