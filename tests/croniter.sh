@@ -19,8 +19,8 @@ command -v python3 >/dev/null || skip "there is no python3"
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-(cd "$root" && cargo build --quiet --release -p rota-calendar --example instants)
-instants=${CARGO_TARGET_DIR:-$root/target}/release/examples/instants
+(cd "$root" && cargo build --quiet -p rota-calendar --example instants)
+instants=${CARGO_TARGET_DIR:-$root/target}/debug/examples/instants
 
 # The same time-zone data: 2026a is 2026.1 on PyPI.
 version=$("$instants" --version)

@@ -19,6 +19,7 @@ const TESTS: &[Step] = &[
     ("docs", &["cargo", "doc", "--workspace", "--no-deps", "--document-private-items"]),
     // Against the binary that the tests have just built.
     ("schema fuzzing", &["sh", "tests/schemathesis.sh", "target/debug/rota"]),
+    ("calendar against croniter", &["sh", "tests/croniter.sh", "5000"]),
     ("planted bugs", &["cargo", "xtask", "mutants", "--fast"]),
 ];
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 
 /// The crates that are copied: those with the bugs, and those that have to notice.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 13] = [
     "types",
+    "calendar",
     "core",
     "policy",
     "control",

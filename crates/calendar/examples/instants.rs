@@ -8,8 +8,10 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufWriter, Write};
 use std::time::Instant;
 
-use rota_calendar::{Cron, Fold, Options, Rule, Timetable, Tzdata, Zone};
-use rota_types::Timestamp;
+use rota_calendar::{
+    Cron, Cursor, Fold, Load, Options, Overlap, Policy, Rule, Timetable, Tzdata, Zone, decide,
+};
+use rota_types::{Span, Timestamp};
 
 fn main() -> std::io::Result<()> {
     match std::env::args().nth(1).as_deref() {
@@ -76,7 +78,33 @@ fn bench() {
         let nanos = begun.elapsed().as_nanos() / COUNT as u128;
         println!("{expression:16} {zone:18} {nanos:5} ns per instant");
     }
+    bench_rest();
     let begun = Instant::now();
     let zones = Zone::names().filter(|name| Zone::named(name).is_ok()).count();
     println!("{zones} zones read in {} ms", begun.elapsed().as_millis());
+}
+
+/// The longest search, and a decision.
+fn bench_rest() {
+    const ROUNDS: u128 = 1_000;
+    let berlin = Zone::named("Europe/Berlin").expect("a zone");
+    let rule = |text| Rule::parse(text, &Options::default()).expect("a rule");
+    let never = Timetable::new(rule("* 2 * 3 SUNL"), berlin.clone());
+    let begun = Instant::now();
+    let found = (0..ROUNDS).filter(|_| never.next_after(Timestamp(1 << 50)).is_some()).count();
+    let micros = begun.elapsed().as_micros() / ROUNDS;
+    println!("{:35} {micros:5} us until the end of the calendar ({found} found)", never.rule);
+    let table = Timetable::new(rule("*/5 * * * *"), berlin);
+    let policy = Policy { overlap: Overlap::Allow, ..Policy::of(&table) };
+    let mut cursor = Cursor::starting(Timestamp(1_700_000_000_000_000));
+    let begun = Instant::now();
+    let mut decided = 0;
+    for _ in 0..ROUNDS * 100 {
+        let now = cursor.decided_until.plus(Span::from_secs(300));
+        let answer = decide(&table, &policy, cursor, Load::default(), now);
+        decided += answer.decisions.len();
+        cursor = answer.cursor;
+    }
+    let nanos = begun.elapsed().as_nanos() / (ROUNDS * 100);
+    println!("{:35} {nanos:5} ns per decision ({decided} decided)", table.rule);
 }

@@ -167,6 +167,9 @@ pub fn decide(
     match policy.misfire {
         Misfire::Skip => pass.skip(missed_before, Reason::Missed),
         Misfire::Once => pass.catch_up_once(missed_before),
+        Misfire::All { .. } if policy.overlap == Overlap::CancelRunning => {
+            pass.catch_up_once(missed_before);
+        }
         Misfire::All { runs_max } => {
             pass.catch_up(missed_before, runs_max);
             pass.skip(missed_before, Reason::CatchUpLimit);
@@ -286,17 +289,31 @@ impl<'a> Pass<'a> {
     /// One run for all before `until`: that of the next instant if it is due, or else that of the last one.
     fn catch_up_once(&mut self, until: Timestamp) {
         let Some(missed) = self.range(until) else { return };
-        if let Some(into) = self.next(missed.last).filter(|next| *next <= self.now) {
-            self.record(missed, Verdict::Coalesced { into });
-            self.carried = Some(missed);
-            return;
+        match self.next(missed.last).filter(|next| *next <= self.now) {
+            Some(into) => self.coalesce(missed, into),
+            None => self.run_last(missed, true),
         }
-        if let Some(before) = self.table.previous_before(missed.last).filter(|_| missed.count > 1) {
-            let earlier = Instants { last: before, count: missed.count - 1, ..missed };
-            self.record(earlier, Verdict::Coalesced { into: missed.last });
-            self.carried = Some(earlier);
+    }
+
+    /// One run for all: that of the last one.
+    fn run_last(&mut self, instants: Instants, is_late: bool) {
+        let Instants { last, count, .. } = instants;
+        if let Some(before) = self.table.previous_before(last).filter(|_| count > 1) {
+            self.coalesce(Instants { last: before, count: count - 1, ..instants }, last);
         }
-        self.run(missed.last, true);
+        self.run(last, is_late);
+    }
+
+    /// The run of `into` stands for these, too.
+    fn coalesce(&mut self, instants: Instants, into: Timestamp) {
+        self.record(instants, Verdict::Coalesced { into });
+        let Instants { last, count, counted, .. } = instants;
+        self.carried = Some(self.carried.map_or(instants, |carried| Instants {
+            last,
+            count: carried.count.saturating_add(count),
+            counted: carried.counted && counted,
+            ..carried
+        }));
     }
 
     /// A run for each before `until`, oldest first.
@@ -310,6 +327,10 @@ impl<'a> Pass<'a> {
     /// A run for each that is due and was not missed.
     fn fire(&mut self) {
         let due = self.now.plus(Span(1));
+        if self.policy.overlap == Overlap::CancelRunning {
+            // All but the last would be cancelled at once.
+            return self.range(due).into_iter().for_each(|instants| self.run_last(instants, false));
+        }
         for _ in 0..DECISIONS_MAX {
             let Some(instant) = self.undecided(due) else { return };
             self.run(instant, false);
@@ -322,15 +343,8 @@ impl<'a> Pass<'a> {
         let one = Instants { first: instant, last: instant, count: 1, counted: true };
         let is_free = self.load.running == 0 && self.load.waiting == 0;
         let begins = match self.policy.overlap {
-            Overlap::CancelRunning => {
-                if let Some(into) = self.next(instant).filter(|next| *next <= self.now) {
-                    self.record(one, Verdict::Coalesced { into });
-                    self.carry(one);
-                    return;
-                }
-                if is_free { Begins::AtOnce } else { Begins::AfterCancelling }
-            }
-            Overlap::Allow => Begins::AtOnce,
+            Overlap::CancelRunning if !is_free => Begins::AfterCancelling,
+            Overlap::CancelRunning | Overlap::Allow => Begins::AtOnce,
             Overlap::Skip | Overlap::Queue { .. } if is_free => Begins::AtOnce,
             Overlap::Skip => return self.record(one, Verdict::Skipped(Reason::StillRunning)),
             Overlap::Queue { waiting_max } if self.load.waiting >= waiting_max => {
@@ -349,17 +363,6 @@ impl<'a> Pass<'a> {
         let starts_at = self.table.start_of(instant).max(self.now);
         let run = Run { starts_at, begins, stands_for: self.carried.take() };
         self.record(one, if is_late { Verdict::CaughtUp(run) } else { Verdict::Fired(run) });
-    }
-
-    /// Adds to what the next run stands for.
-    fn carry(&mut self, one: Instants) {
-        let Instants { last, count, .. } = one;
-        self.carried = Some(match self.carried {
-            None => one,
-            Some(carried) => {
-                Instants { last, count: carried.count.saturating_add(count), ..carried }
-            }
-        });
     }
 
     /// Counts a run, and tells whether there are too many. What was missed for longer than a minute has limits of its own.

@@ -36,7 +36,7 @@ pub enum Overlap {
         /// How many may wait.
         waiting_max: u32,
     },
-    /// What runs is cancelled, and it runs instead. If several are due at a time, the last one stands for all.
+    /// What runs is cancelled, and it runs instead. If several are due or missed at a time, the last one stands for all.
     CancelRunning,
 }
 

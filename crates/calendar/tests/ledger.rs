@@ -165,10 +165,14 @@ fn runs_of_one_call_overlap_each_other() {
             "4-4 x1 QueueFull"
         ]
     );
-    assert_eq!(
-        crowd(Overlap::CancelRunning),
-        ["1-1 x1 into 2", "2-2 x1 into 3", "3-3 x1 into 4", "4-4 x1 fired at once for 3"]
-    );
+    let table = table("* * * * * *");
+    let cancel = Policy { overlap: Overlap::CancelRunning, ..Policy::of(&table) };
+    let decided = decide(&table, &cancel, Cursor::starting(secs(0)), BUSY, secs(90));
+    let counts = decided.decisions.iter().map(|decision| decision.instants.count);
+    assert_eq!(counts.collect::<Vec<_>>(), [29, 60, 1], "missed, due, and the one that runs");
+    let Verdict::Fired(run) = decided.decisions[2].verdict else { panic!("{decided:?}") };
+    assert_eq!(begins(run), "after cancelling for 89");
+    assert_eq!(crowd(Overlap::CancelRunning), ["1-3 x3 into 4", "4-4 x1 fired at once for 3"]);
 }
 
 #[test]
