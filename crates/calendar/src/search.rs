@@ -56,15 +56,14 @@ impl Search<'_> {
             }
             let (begin, close) = self.counted(&stretch);
             let begin = begin.max(from);
-            let wall = self.cron.next(begin + stretch.offset, end() + DAY)?;
-            let found = wall - stretch.offset;
+            let wall = self.cron.next(begin + stretch.offset, end() + DAY);
+            let found = wall.map_or(i64::MAX, |wall| wall - stretch.offset);
             if found < close {
                 return Some(found).filter(|found| *found < end());
             }
             // Clocks never differ by more than a day, so nothing is due until then but near the place where this search began.
-            let far =
-                if stretch.end.saturating_sub(begin) >= 2 * DAY { found - 2 * DAY } else { 0 };
-            from = stretch.end.max(far);
+            let is_far = stretch.end.saturating_sub(begin) >= 2 * DAY;
+            from = stretch.end.max(if is_far { found - 2 * DAY } else { 0 });
         }
         None
     }

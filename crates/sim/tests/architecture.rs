@@ -210,6 +210,11 @@ fn the_calendar_asks_the_time_zone_library_for_no_time_of_its_own() {
         assert_eq!(found, Vec::<&str>::new(), "{}", file.display());
         assert!(!text.contains("now()") && !text.contains("system()"), "{}", file.display());
     }
+    // Without its features, the library can't reach a clock or a file at all.
+    let workspace = fs::read_to_string(root().join("Cargo.toml")).expect("a manifest");
+    let line = workspace.lines().find(|line| line.starts_with("jiff = "));
+    let bare = r#"jiff = { version = "0.2", default-features = false, features = ["alloc"] }"#;
+    assert_eq!(line, Some(bare));
 }
 
 fn files(folder: &Path) -> Vec<PathBuf> {
