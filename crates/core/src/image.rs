@@ -370,7 +370,38 @@ impl State {
         }
         hasher.finish()
     }
+
+    /// A digest at bounded cost: of the whole state while it is small, and of a part of it otherwise, another one for each `seed`. Equal
+    /// states give equal samples.
+    #[must_use]
+    pub fn sample(&self, seed: u64) -> u64 {
+        if self.is_walked_within(SAMPLE_BYTES_MAX) {
+            return self.digest();
+        }
+        let mut hasher = Fnv(0xCBF2_9CE4_8422_2325);
+        for record in self.records().take(SAMPLE_THINGS_MAX) {
+            if matches!(record, Record::Job(_)) {
+                break;
+            }
+            record.hash(&mut hasher);
+        }
+        (self.jobs.len(), self.tasks.len(), self.live_tasks, self.kv.usage.bytes).hash(&mut hasher);
+        let spread = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let before = JobId(spread % self.next_job.0.max(1)).next();
+        for (id, job) in self.jobs_before(before).take(SAMPLE_THINGS_MAX / 8) {
+            self.job_record(id, job).hash(&mut hasher);
+            for task in self.tasks_of(id).take(SAMPLE_THINGS_MAX / 8) {
+                task.hash(&mut hasher);
+            }
+        }
+        hasher.finish()
+    }
 }
+
+/// How large a state may be that is sampled whole: about a millisecond.
+const SAMPLE_BYTES_MAX: u64 = 1 << 20;
+/// How many things of a larger one are looked at.
+const SAMPLE_THINGS_MAX: usize = 512;
 
 /// What one thing of the state costs at least, in bytes of a walk over it.
 pub const THING_BYTES: u64 = 256;

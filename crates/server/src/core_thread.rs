@@ -12,7 +12,7 @@ use std::time::Duration;
 use rota_control::Controller;
 use rota_core::State;
 use rota_core::event::Event;
-use rota_ports::{ChangeRefused, Frame, MessageBytes, SnapshotMeta};
+use rota_ports::{ChangeRefused, Frame, MessageBytes, Role, SnapshotMeta};
 use rota_server_core::{
     Answer, Applied, Machine, Moment, Parts, Replica, Sessions, Shell, Standing,
 };
@@ -33,6 +33,7 @@ use crate::out::Out;
 use crate::outbox::Outbox;
 use crate::peers::{Doorkeeper, Peers};
 use crate::ring::{Batch, Ring};
+use crate::samples::{Judgement, Samples};
 use crate::snapshots::Snapshots;
 
 /// Requests that are taken in before the log is looked after again.
@@ -72,6 +73,7 @@ pub(crate) struct Hands {
     pub(crate) history: Arc<History>,
     pub(crate) snapshots: Snapshots,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) samples: Samples,
     /// This server.
     pub(crate) own: ServerId,
     pub(crate) doorkeeper: Doorkeeper,
@@ -165,6 +167,10 @@ impl CoreThread {
             }
             Request::LogFailed(reason) => self.fail(&reason),
             Request::Peer(from, messages) => machine.receive(from, &messages),
+            Request::Sample(from, index, digest) => {
+                hands.samples.note(index, from, digest);
+                self.compare(index);
+            }
             Request::LinkReset(peer) => machine.link_reset(peer),
             Request::Introduced(spec) => machine.introduced(spec, hands),
             Request::Found => hands.doorkeeper.gate.allow(),
@@ -219,6 +225,24 @@ impl CoreThread {
         }
         self.hands.takes_part = true;
         self.machine.began(&mut self.hands);
+    }
+
+    /// Takes this server out if a majority has made something else of the same log.
+    fn compare(&mut self, index: LogIndex) {
+        let members = self.machine.replica().members();
+        let voters = members.iter().filter(|member| member.role == Role::Voter);
+        let voters: Vec<ServerId> = voters.map(|member| member.id).collect();
+        match self.hands.samples.judge(index, self.hands.own, &voters) {
+            Judgement::Agrees => {}
+            Judgement::Unclear(other) => error!(
+                %index, %other,
+                "another server has made another state of the same log, and it is not known which of the two is wrong"
+            ),
+            Judgement::Differs => {
+                let server = self.hands.own;
+                self.hands.stay_out(Out::Differs { server, index });
+            }
+        }
     }
 
     fn snapshotted(&mut self, index: LogIndex, result: SnapshotResult) {
@@ -306,6 +330,13 @@ impl Shell for Hands {
             self.history.feed(index, at, &events);
             self.ring.push(Batch { index, at, events: Arc::from(events) });
             self.snapshots.note_entry(bytes);
+        }
+        let due = self.samples.is_due(state, self.clock.now().wall);
+        if let Some(peers) = self.peers.as_ref().filter(|_| due && self.takes_part) {
+            let digest = state.sample(index.0);
+            peers.tell(index, digest);
+            // Told to oneself by way of the channel: the machine is busy now.
+            self.core.tell(Request::Sample(self.own, index, digest));
         }
         // Whoever sees this index finds its events.
         self.core.note_applied(index);

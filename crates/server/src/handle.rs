@@ -61,6 +61,8 @@ pub(crate) enum Request {
     Snapshotted(LogIndex, SnapshotResult),
     /// A peer's log sent messages.
     Peer(ServerId, Vec<MessageBytes>),
+    /// What a peer made of the log up to an entry.
+    Sample(ServerId, LogIndex, u64),
     /// The link to a peer was lost, or made anew.
     LinkReset(ServerId),
     /// A peer said who it is.

@@ -26,6 +26,7 @@ mod peers;
 mod refusals;
 mod rest;
 mod ring;
+mod samples;
 mod snapshots;
 mod start;
 

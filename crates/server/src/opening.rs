@@ -30,6 +30,7 @@ use crate::memory::{Ground, Memory};
 use crate::metrics::{Launched, Metrics};
 use crate::peers::{Doorkeeper, Founders, Images, Origin, Outside, Peers};
 use crate::ring::Ring;
+use crate::samples::Samples;
 use crate::snapshots::{Files, Snapshots};
 use crate::start::names;
 
@@ -126,6 +127,7 @@ impl Opening {
             writer,
             peers,
             takes_part: false,
+            samples: Samples::new(state.steady()),
             own: own.server,
             doorkeeper: doorkeeper.clone(),
             core: core.clone(),

@@ -6,12 +6,16 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::PATIENCE;
 use reqwest::Method;
+use rota_core::image::{Meta, Record};
 use rota_server::{ClusterConfig, Ended, LogKind, Out, RunningServer, Server, ServerConfig};
+use rota_store::disk::{Disk, FsDisk};
+use rota_store::snapshot;
 use rota_types::ServerId;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -420,4 +424,57 @@ async fn a_cluster_is_not_founded_on_the_data_of_two_servers() {
     if !cluster.running.is_empty() {
         cluster.stop(1 - ended).await;
     }
+}
+
+/// Changes what a stopped server would start from: its newest snapshot says something else, with all its checksums right.
+fn plant(directory: &Path) {
+    let disk: Arc<dyn Disk> = Arc::new(FsDisk::open(directory).unwrap());
+    let index = snapshot::latest(disk.as_ref()).unwrap().unwrap();
+    let identity = rota_store::Identity::of(disk.as_ref()).unwrap().unwrap();
+    let snapshot = snapshot::open(&disk, &identity, index).unwrap();
+    let records: Result<Vec<Record>, _> = snapshot.records().unwrap().collect();
+    let changed = records.unwrap().into_iter().map(|record| match record {
+        Record::Meta(meta) => Record::Meta(Meta { next_node: meta.next_node.next(), ..meta }),
+        other => other,
+    });
+    snapshot::write(disk.as_ref(), &identity, snapshot.meta(), changed).unwrap();
+}
+
+async fn a_server_whose_state_differs_takes_itself_out(log: LogKind) {
+    let mut cluster = Cluster::new(3, log);
+    cluster.found().await;
+    let made = |text: &Value| {
+        let text = text.as_str().unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("rota_snapshots_total "));
+        count.and_then(|count| count.trim().parse::<f64>().ok()).is_some_and(|count| count >= 1.0)
+    };
+    for number in 0..60 {
+        cluster.submit(0, &format!("job-{number}")).await;
+    }
+    cluster.until(2, "/metrics", made).await;
+    cluster.stop(2).await;
+    plant(&cluster.directory(2));
+    cluster.start(2);
+    let deadline = Instant::now() + 2 * PATIENCE;
+    let mut submitted = 60;
+    while !cluster.running[&2].done.is_finished() {
+        assert!(Instant::now() < deadline, "nobody noticed");
+        cluster.submit(0, &format!("job-{submitted}")).await;
+        submitted += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let out = cluster.out(2).await;
+    assert!(matches!(out, Some(Out::Differs { server: ServerId(3), .. })), "{out:?}");
+    // It stays out, and the others go on.
+    let Err(refused) = Server::start(cluster.config(2)).await else { panic!("it has started") };
+    assert!(refused.to_string().contains("differs from that of the majority"), "{refused}");
+    cluster.submit(1, "goes-on").await;
+    assert_eq!(cluster.names(0, "").await.len(), submitted + 1);
+    cluster.stop(0).await;
+    cluster.stop(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_whose_state_differs_from_the_majority_takes_itself_out_under_raft() {
+    a_server_whose_state_differs_takes_itself_out(LogKind::Raft).await;
 }

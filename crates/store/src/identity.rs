@@ -70,6 +70,19 @@ impl Identity {
         disk.sync_names().map_err(failed("syncing the directory of"))
     }
 
+    /// Whose data is on the disk; `None` if it holds none.
+    ///
+    /// # Errors
+    /// If the file system refuses, or the identity file is damaged.
+    pub fn of(disk: &dyn Disk) -> Result<Option<Self>, StoreError> {
+        let names = disk.list().map_err(StoreError::io("listing", "the data directory"))?;
+        if names.iter().any(|name| name == IDENTITY_FILE) {
+            Self::read(disk).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
     /// Reads the identity file.
     pub(crate) fn read(disk: &dyn Disk) -> Result<Self, StoreError> {
         let failed = |doing| StoreError::io(doing, IDENTITY_FILE);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rota_core::server::ServerSpec;
-use rota_types::ServerId;
+use rota_types::{LogIndex, ServerId};
 use rota_wire::peer as pb;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -123,6 +123,9 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
                 debug!(peer = %from, "link closed");
                 return Ok(Response::new(pb::Done {}));
             };
+            for pb::Sample { index, digest } in batch.samples {
+                self.core.tell(handle::Request::Sample(from, LogIndex(index), digest));
+            }
             self.core.tell(handle::Request::Peer(from, batch.messages));
         }
     }
@@ -134,7 +137,7 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
         let sender = Sender::of(&request);
         let pb::ImageRequest { introduction, index } = request.into_inner();
         self.admit(introduction, &sender).await?;
-        self.images.send(rota_types::LogIndex(index)).await.map(Response::new)
+        self.images.send(LogIndex(index)).await.map(Response::new)
     }
 
     async fn acquaint(

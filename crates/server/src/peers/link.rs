@@ -35,10 +35,25 @@ const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(300);
 const WINDOW_BYTES: u32 = 8 << 20;
 
+/// Something to be sent.
+pub(super) enum Item {
+    Message(MessageBytes),
+    Sample(pb::Sample),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Message(message) => message.len(),
+            Self::Sample(_) => size_of::<pb::Sample>(),
+        }
+    }
+}
+
 /// The core thread's end of a link. Dropping it closes the link.
 pub(super) struct Link {
     address: Arc<str>,
-    sender: mpsc::Sender<MessageBytes>,
+    sender: mpsc::Sender<Item>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -76,14 +91,14 @@ impl Link {
         &*self.address == address
     }
 
-    /// Sends a message if there is room.
-    pub(super) fn send(&self, message: MessageBytes) {
-        let length = message.len();
+    /// Sends something if there is room.
+    pub(super) fn send(&self, item: Item) {
+        let length = item.bytes();
         if self.waiting.load(Ordering::Relaxed).saturating_add(length) > BYTES_MAX {
             return;
         }
         self.waiting.fetch_add(length, Ordering::Relaxed);
-        if self.sender.try_send(message).is_err() {
+        if self.sender.try_send(item).is_err() {
             self.waiting.fetch_sub(length, Ordering::Relaxed);
         }
     }
@@ -91,29 +106,32 @@ impl Link {
 
 /// What waits on a link.
 struct Queue {
-    receiver: mpsc::Receiver<MessageBytes>,
+    receiver: mpsc::Receiver<Item>,
     waiting: Arc<AtomicUsize>,
 }
 
 impl Queue {
     /// Takes what waits, as much as one batch may hold. `None` if the link was closed.
-    async fn take(&mut self) -> Option<Vec<MessageBytes>> {
-        let mut messages = vec![self.receiver.recv().await?];
-        let mut bytes = messages.iter().map(Vec::len).sum::<usize>();
-        while bytes < BATCH_BYTES
-            && let Ok(message) = self.receiver.try_recv()
-        {
-            bytes += message.len();
-            messages.push(message);
+    async fn take(&mut self) -> Option<pb::Batch> {
+        let mut next = self.receiver.recv().await;
+        next.as_ref()?;
+        let (mut batch, mut bytes) = (pb::Batch::default(), 0);
+        while let Some(item) = next {
+            bytes += item.bytes();
+            match item {
+                Item::Message(message) => batch.messages.push(message),
+                Item::Sample(sample) => batch.samples.push(sample),
+            }
+            next = (bytes < BATCH_BYTES).then(|| self.receiver.try_recv().ok()).flatten();
         }
         self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        Some(messages)
+        Some(batch)
     }
 
     /// Throws away what waits: it was meant for a connection that is gone.
     fn clear(&mut self) {
-        while let Ok(message) = self.receiver.try_recv() {
-            self.waiting.fetch_sub(message.len(), Ordering::Relaxed);
+        while let Ok(item) = self.receiver.try_recv() {
+            self.waiting.fetch_sub(item.bytes(), Ordering::Relaxed);
         }
     }
 }
@@ -160,11 +178,11 @@ impl Line {
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (batches, outgoing) = mpsc::channel(BATCHES);
         let introduction = Some(self.introduction.clone());
-        drop(batches.try_send(pb::Batch { introduction, messages: Vec::new() }));
+        drop(batches.try_send(pb::Batch { introduction, ..pb::Batch::default() }));
         let answer = client.exchange(ReceiverStream::new(outgoing));
         let feed = async {
-            while let Some(messages) = queue.take().await {
-                if batches.send(pb::Batch { introduction: None, messages }).await.is_err() {
+            while let Some(batch) = queue.take().await {
+                if batches.send(batch).await.is_err() {
                     return Over::Failed;
                 }
             }

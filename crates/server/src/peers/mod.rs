@@ -22,7 +22,7 @@ pub(crate) use gateway::{PeerGateway, Service};
 pub(crate) use image::Images;
 
 use crate::handle::{Core, Request};
-use link::Link;
+use link::{Item, Link};
 
 /// Bytes of one message between servers: an entry of the largest size with what goes around it.
 const MESSAGE_BYTES_MAX: usize = 2 * rota_types::limits::ENTRY_BYTES_MAX;
@@ -100,7 +100,14 @@ impl Peers {
     /// Sends a message if there is a link and room on it.
     pub(crate) fn send(&self, to: ServerId, message: MessageBytes) {
         if let Some(link) = self.links().get(&to) {
-            link.send(message);
+            link.send(Item::Message(message));
+        }
+    }
+
+    /// Tells every peer what this server made of the log.
+    pub(crate) fn tell(&self, index: LogIndex, digest: u64) {
+        for link in self.links().values() {
+            link.send(Item::Sample(pb::Sample { index: index.0, digest }));
         }
     }
 

@@ -28,7 +28,7 @@ async fn introduced(world: &World, identity: &Identity, from: u64) -> Result<(),
         version: "0".to_owned(),
         level: 1,
     };
-    let first = pb::Batch { introduction: Some(introduction), messages: Vec::new() };
+    let first = pb::Batch { introduction: Some(introduction), ..pb::Batch::default() };
     let mut client = pb::peer_gateway_client::PeerGatewayClient::new(channel);
     let sent = client.exchange(tokio_stream::iter([first])).await;
     sent.map(drop).map_err(|status| status.code())
