@@ -11,6 +11,7 @@ mod kv;
 mod node;
 mod plan;
 mod queue;
+mod renew;
 mod report;
 mod server;
 mod submit;

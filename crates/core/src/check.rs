@@ -97,7 +97,10 @@ impl State {
             };
             let Task { attempts, failures, lost, phase } = task;
             let live = u32::from(matches!(phase, Phase::Running(_)));
-            if *attempts != failures.saturating_add(*lost).saturating_add(live)
+            let counted = failures.saturating_add(*lost).saturating_add(live);
+            // Numbers were moved when the state became another cluster's.
+            let moved = self.attempts_from > 0 && *attempts > counted;
+            if (*attempts != counted && !moved)
                 || *failures >= group.terms.retry.attempts_max
                 || *lost > LOST_ATTEMPTS_MAX
             {

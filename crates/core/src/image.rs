@@ -75,6 +75,8 @@ pub struct Meta {
     pub next_session: SessionId,
     /// The revision of the key-value store.
     pub revision: Revision,
+    /// Attempts get numbers above this.
+    pub attempts_from: u32,
 }
 
 /// One queue.
@@ -157,6 +159,7 @@ impl State {
             level: self.level,
             next_session: self.kv.next_session,
             revision: self.kv.revision,
+            attempts_from: self.attempts_from,
         });
         let servers = self.servers.values().map(|server| Record::Server(server.clone()));
         let queues = self.queues.iter().map(|(id, queue)| {
@@ -242,6 +245,7 @@ impl State {
                 self.level = meta.level;
                 self.kv.next_session = meta.next_session;
                 self.kv.revision = meta.revision;
+                self.attempts_from = meta.attempts_from;
                 return Ok(true);
             }
             Record::Server(server) => {

@@ -44,6 +44,9 @@ pub enum ServerCommand {
     },
     /// Forget a server. Its number is never given out again.
     Remove(ServerId),
+    /// Go on as another cluster's state: every live attempt is lost, every session over, every server forgotten, and numbers and tokens go on far
+    /// above what was given out before.
+    Renew,
     /// Switch on what this level brings.
     RaiseLevel(u32),
 }

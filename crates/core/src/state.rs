@@ -33,6 +33,8 @@ pub struct State {
     pub(crate) next_queue: QueueId,
     pub(crate) next_server: ServerId,
     pub(crate) level: u32,
+    /// Attempts get numbers above this.
+    pub(crate) attempts_from: u32,
     pub(crate) jobs: JobMap<Box<Job>>,
     pub(crate) tasks: BTreeMap<TaskId, Task>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
@@ -98,6 +100,7 @@ impl State {
             next_queue: QueueId(1),
             next_server: ServerId(1),
             level: 0,
+            attempts_from: 0,
             jobs: JobMap::new(),
             tasks: BTreeMap::new(),
             nodes: BTreeMap::new(),

@@ -25,19 +25,22 @@ mod outbox;
 mod peers;
 mod refusals;
 mod rest;
+mod restore;
 mod ring;
 mod samples;
 mod snapshots;
 mod start;
 
 pub use rota_core::LEVEL;
-pub use rota_store::ClusterId;
+pub use rota_store::backup::{About, Summary};
+pub use rota_store::{ClusterId, StoreError};
 
 pub use config::{
     CONNECTIONS_MAX, ClusterConfig, FOLLOWERS_MAX, LEASE_MAX, LEASE_MIN, LogKind, OnFatal, PORT,
     ServerConfig, StartError,
 };
 pub use out::Out;
+pub use restore::{Restored, recover, restore, verify_backup};
 pub use start::{Ended, RunningServer, Server};
 
 /// Waits until the server shuts down.

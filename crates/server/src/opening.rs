@@ -14,7 +14,7 @@ use rota_store::history::{HISTORY_FILE, History, HistoryPlace};
 use rota_store::recover::{Options, Recovered};
 use rota_store::wal::WalOptions;
 use rota_store::writer::LogWriter;
-use rota_store::{ClusterId, Identity, StoreError, recover};
+use rota_store::{StoreError, recover};
 use rota_types::{LogIndex, ServerId, Timestamp};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -97,7 +97,9 @@ impl Opening {
         let images = Images {
             disk: Arc::clone(&disk),
             identity,
+            own,
             history: Arc::downgrade(&history),
+            reader: recovered.wal.reader(),
             place,
             core: core.clone(),
             tls: secured.as_deref().map(Secured::connector).transpose()?,
@@ -220,14 +222,7 @@ fn run(
 }
 
 fn options(config: &ServerConfig) -> Options {
-    let alone = || {
-        let mut cluster = [0; 16];
-        for (half, bytes) in cluster.chunks_mut(8).zip([draw(), draw()]) {
-            half.copy_from_slice(&bytes.to_le_bytes());
-        }
-        Identity { cluster: ClusterId(cluster), server: ServerId(1) }
-    };
-    let fresh = config.cluster.as_ref().map_or_else(alone, ClusterConfig::identity);
+    let fresh = config.cluster.as_ref().map_or_else(crate::restore::fresh, ClusterConfig::identity);
     Options { fresh, cluster: None, server: None, wal: WalOptions::default() }
 }
 

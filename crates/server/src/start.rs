@@ -78,7 +78,7 @@ impl Server {
         let peers = PeerGateway {
             origin,
             core: core.clone(),
-            images,
+            images: images.clone(),
             doorkeeper,
             refusals: Arc::clone(&refusals),
             stop: stopped.clone(),
@@ -88,6 +88,7 @@ impl Server {
         let app = App(Arc::new(Shared {
             core: core.clone(),
             ring,
+            images,
             history: history.clone(),
             outputs,
             hosts: names(&config).0,

@@ -5,11 +5,13 @@
 //! - [`Wal`] is the log on disk, [`LogWriter`](writer::LogWriter) the thread that owns it, [`SoloLog`](solo::SoloLog) the replicated
 //!   log of a single server.
 //! - [`History`](history::History) keeps finished work in a file of its own.
+//! - [`backup`] writes all of that as one stream, and makes a data directory of it.
 //! - [`disk`] is the seam to the file system; [`MemDisk`](mem_disk::MemDisk) is its faulty twin for tests and the simulator.
 //!
 //! What is damaged is reported with file and offset and is never repaired, skipped or shortened silently. Nothing here decides when
 //! to take a snapshot or what to drop, and nothing retries: after a failed write or sync nobody knows what is on the disk.
 
+pub mod backup;
 pub mod disk;
 mod error;
 pub mod history;

@@ -1,12 +1,13 @@
 //! The only crate that knows bytes: protobuf messages and their conversions to what the rest of rota works with.
 //!
 //! - [`log`]: entries of the replicated log. [`snapshot`]: the records of a snapshot. [`history`]: finished work.
-//! - [`peer`]: the messages between servers. [`worker`]: those between servers and workers. [`action`]: what a task does, opaque to the core.
+//! - [`backup`]: the parts of a backup. [`peer`]: the messages between servers. [`worker`]: those between servers and workers. [`action`]: what a task does, opaque to the core.
 //!
 //! Decoding is total: any bytes give a value or a [`DecodeError`] that says what is wrong, and what is not understood is an error,
 //! never skipped. Nothing here does I/O.
 
 pub mod action;
+pub mod backup;
 mod common;
 mod error;
 pub mod history;

@@ -32,6 +32,7 @@ impl From<&ServerCommand> for pb::ServerCommand {
             ServerCommand::Add { address } => Kind::Add(address.to_string()),
             ServerCommand::Remove(id) => Kind::Remove(id.0),
             ServerCommand::RaiseLevel(level) => Kind::RaiseLevel(*level),
+            ServerCommand::Renew => Kind::Renew(true),
         };
         Self { kind: Some(kind) }
     }
@@ -47,6 +48,7 @@ impl TryFrom<pb::ServerCommand> for ServerCommand {
             Kind::Add(address) => Self::Add { address: address.into() },
             Kind::Remove(id) => Self::Remove(ServerId(id)),
             Kind::RaiseLevel(level) => Self::RaiseLevel(level),
+            Kind::Renew(_) => Self::Renew,
         })
     }
 }

@@ -124,6 +124,7 @@ fn meta_to(meta: &Meta) -> pb::Meta {
         level: meta.level,
         last_session: meta.next_session.0.saturating_sub(1),
         revision: meta.revision.0,
+        attempts_from: meta.attempts_from,
     }
 }
 
@@ -142,6 +143,7 @@ fn meta_from(meta: &pb::Meta) -> Result<Meta, DecodeError> {
         level: meta.level,
         next_session: SessionId(meta.last_session).next(),
         revision: Revision(meta.revision),
+        attempts_from: meta.attempts_from,
     })
 }
 

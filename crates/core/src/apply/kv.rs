@@ -85,6 +85,15 @@ impl State {
     }
 }
 
+impl State {
+    /// Ends every session, whatever its time.
+    pub(super) fn end_all_sessions(&mut self, events: &mut Vec<Event>) {
+        while let Some((_, id)) = self.kv.deadlines.first().copied() {
+            self.kv.end_session(id, true, events);
+        }
+    }
+}
+
 impl Store {
     fn change(
         &mut self,

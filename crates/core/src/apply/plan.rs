@@ -36,7 +36,7 @@ impl State {
         let attempt = Attempt { node: placement.node, placed_at: self.now, stop: None };
         if self.tasks.contains_key(&placement.task) {
             if let Some(task) = self.tasks.get_mut(&placement.task) {
-                task.attempts = task.attempts.saturating_add(1);
+                task.attempts = task.attempts.max(self.attempts_from).saturating_add(1);
             }
             self.set_phase(placement.task, at, Phase::Running(attempt));
         } else {
@@ -78,8 +78,9 @@ impl State {
             group.fresh.remove_range(first, end);
         }
         for index in first..end {
+            let attempts = self.attempts_from.saturating_add(1);
             let task =
-                Task { attempts: 1, failures: 0, lost: 0, phase: Phase::Running(attempt.clone()) };
+                Task { attempts, failures: 0, lost: 0, phase: Phase::Running(attempt.clone()) };
             self.tasks.insert(TaskId { job: at.job, index }, task);
         }
         self.shift(at, Some(Slot::Queued), Slot::Running, u64::from(count));

@@ -22,6 +22,7 @@ impl State {
             ServerCommand::Announce(spec) => self.announce_server(spec, events),
             ServerCommand::Add { address } => self.add_server(address, events),
             ServerCommand::Remove(id) => self.remove_server(*id, events),
+            ServerCommand::Renew => self.renew(events),
             ServerCommand::RaiseLevel(level) => self.raise_level(*level, events),
         }
     }

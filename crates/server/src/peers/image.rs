@@ -2,14 +2,17 @@
 //!
 //! The receiver writes both beside what it has. When both are durable it starts again with them; a crash before leaves it as it was.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use rota_identity::Connector;
 use rota_ports::{Members, SnapshotMeta};
+use rota_store::backup::{self, About, Source, row_from_wire, row_to_wire};
 use rota_store::disk::Disk;
-use rota_store::history::{History, HistoryPlace, Row, Table};
+use rota_store::history::{History, HistoryPlace, Row};
 use rota_store::snapshot::{self, Incoming};
+use rota_store::wal::LogReader;
 use rota_store::{Identity, StoreError};
 use rota_types::{LogIndex, ServerId};
 use rota_wire::peer as pb;
@@ -18,7 +21,7 @@ use rota_wire::peer::peer_gateway_client::PeerGatewayClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{MESSAGE_BYTES_MAX, link};
 use crate::handle::Core;
@@ -36,8 +39,12 @@ pub(crate) type Parts =
 #[derive(Clone)]
 pub(crate) struct Images {
     pub(crate) disk: Arc<dyn Disk>,
+    /// Whose the files say they are: a server that ran alone before is another one now.
     pub(crate) identity: Identity,
+    /// Whose they are.
+    pub(crate) own: Identity,
     pub(crate) history: std::sync::Weak<History>,
+    pub(crate) reader: LogReader,
     pub(crate) place: HistoryPlace,
     pub(crate) core: Core,
     /// How peers are reached, if they have to prove who they are.
@@ -92,6 +99,36 @@ impl Images {
         let end = pb::ImageEnd { records: sent, rows: rows_sent, history_index: reached.0 };
         outlet.part(Kind::End(end));
         Ok(())
+    }
+
+    /// Everything that this server holds, as a backup, piece by piece.
+    pub(crate) async fn back_up(&self) -> Result<ReceiverStream<io::Result<Vec<u8>>>, String> {
+        self.core.snapshot(LogIndex(1)).await?;
+        let (sender, receiver) = mpsc::channel(PARTS);
+        let images = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let mut put = |bytes| sender.blocking_send(Ok(bytes)).is_ok();
+            if let Err(error) = images.write_backup(&mut put) {
+                warn!(%error, "a backup failed");
+                // The answer is cut off: whoever gets it sees that it is not whole.
+                drop(sender.blocking_send(Err(io::Error::other(error.to_string()))));
+            }
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    fn write_backup(&self, put: &mut dyn FnMut(Vec<u8>) -> bool) -> Result<(), StoreError> {
+        let gone = || StoreError::History("the server goes down".to_owned());
+        let history = self.history.upgrade().ok_or_else(gone)?;
+        let (disk, identity, reader) = (&self.disk, self.identity, &self.reader);
+        let source = Source { disk, identity, history: &history, reader };
+        let about = About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: self.own,
+            taken_at: crate::clock::wall(),
+            index: LogIndex(0),
+        };
+        backup::write(&source, &about, || self.core.applied(), put)
     }
 
     /// Gets an image of at least the entry at `least` and makes it durable beside what is there.
@@ -199,25 +236,4 @@ fn meta_of(begin: pb::ImageBegin) -> SnapshotMeta {
         learners_next: ids(begin.learners_next),
     };
     SnapshotMeta { index: LogIndex(begin.index), term: begin.term, members }
-}
-
-fn row_to_wire(row: Row) -> pb::HistoryRow {
-    let table = match row.table {
-        Table::Jobs => pb::history_row::Table::Jobs,
-        Table::Attempts => pb::history_row::Table::Attempts,
-        Table::Cancelled => pb::history_row::Table::Cancelled,
-        Table::Audit => pb::history_row::Table::Audit,
-    };
-    pb::HistoryRow { table: table.into(), key: row.key, value: row.value }
-}
-
-fn row_from_wire(row: pb::HistoryRow) -> Option<Row> {
-    let table = match row.table() {
-        pb::history_row::Table::Unknown => return None,
-        pb::history_row::Table::Jobs => Table::Jobs,
-        pb::history_row::Table::Attempts => Table::Attempts,
-        pb::history_row::Table::Cancelled => Table::Cancelled,
-        pb::history_row::Table::Audit => Table::Audit,
-    };
-    Some(Row { table, key: row.key, value: row.value })
 }

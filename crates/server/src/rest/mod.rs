@@ -2,6 +2,7 @@
 
 pub(crate) mod access;
 mod audit;
+mod backup;
 mod cluster;
 mod docs;
 mod events;
@@ -45,7 +46,7 @@ use crate::disk_space::DiskSpace;
 use crate::gateway::{Gateway, Outputs};
 use crate::handle::{Core, CoreError};
 use crate::history::History;
-use crate::peers::PeerGateway;
+use crate::peers::{Images, PeerGateway};
 use crate::refusals::Refusals;
 use crate::ring::Ring;
 
@@ -56,6 +57,7 @@ pub(crate) struct App(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) core: Core,
     pub(crate) ring: Arc<Ring>,
+    pub(crate) images: Images,
     pub(crate) history: History,
     pub(crate) outputs: Arc<Outputs>,
     pub(crate) config: ServerConfig,
@@ -136,6 +138,7 @@ pub(crate) fn routes() -> Routes {
         .at(ManageCluster, routes!(servers::add_server))
         .at(ManageCluster, routes!(servers::remove_server))
         .at(ManageCluster, routes!(servers::transfer_lead))
+        .at(ManageCluster, routes!(backup::back_up))
         .anywhere(ReadCluster, routes!(cluster::metrics))
         .anywhere(ReadCluster, routes!(events::follow_events))
         .at(ManageTokens, routes!(tokens::list_tokens))
@@ -243,6 +246,7 @@ get /v1/version Public
 get /v1/whoami Known
 get /version Public
 patch /v1/queues/{name} ManageQueues
+post /v1/cluster/backup ManageCluster
 post /v1/cluster/servers ManageCluster
 post /v1/cluster/transfer ManageCluster
 post /v1/jobs SubmitJobs
