@@ -69,6 +69,14 @@ impl Screen {
         writeln!(std::io::stderr().lock(), "{line}").ok();
     }
 
+    /// Shows on a terminal how far something is, in the place of what was shown before.
+    pub(crate) fn progress(&self, line: &str) {
+        if self.live && !self.quiet {
+            let mut out = std::io::stderr().lock();
+            write!(out, "\r\x1b[K{line}").and_then(|()| out.flush()).ok();
+        }
+    }
+
     /// Writes a line to standard error unless the user asked for quiet.
     pub(crate) fn remark(&self, line: &str) {
         if !self.quiet {

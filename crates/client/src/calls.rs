@@ -299,6 +299,15 @@ impl Client {
         self.done(Call::new(Method::DELETE, &format!("/v1/cluster/servers/{id}"))).await
     }
 
+    /// Begins to get a backup of everything that the cluster holds.
+    ///
+    /// # Errors
+    /// If it is refused or no server answers.
+    pub async fn back_up(&self) -> Result<Download> {
+        let response = self.send(Call::post("/v1/cluster/backup").stream()).await?;
+        Ok(Download { client: self.clone(), response })
+    }
+
     /// Hands the lead to another server.
     ///
     /// # Errors
@@ -313,6 +322,22 @@ impl Client {
     /// If it is not, or no server answers.
     pub async fn ready(&self) -> Result<Health> {
         self.json(Call::get("/readyz")).await
+    }
+}
+
+/// An answer that is not text.
+pub struct Download {
+    client: Client,
+    response: reqwest::Response,
+}
+
+impl Download {
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// If the answer breaks off.
+    pub async fn next(&mut self) -> Result<Option<bytes::Bytes>> {
+        self.response.chunk().await.map_err(|error| self.client.broken(&error))
     }
 }
 

@@ -13,6 +13,7 @@ mod logs;
 mod transport;
 
 pub use access::{Access, join_server, join_worker, renew_worker};
+pub use calls::Download;
 pub use error::{Error, Result};
 pub use events::{Events, Message, SseParser};
 pub use logs::{LogPart, Logs};

@@ -2,12 +2,15 @@
 
 mod world;
 
-use rota_core::command::{Command, Outcome, Rejection, Reply};
+use std::sync::Arc;
+
+use rota_core::command::{AttemptEnd, Command, Outcome, Rejection, Reply};
 use rota_core::event::Event;
+use rota_core::kv::{AcquireLock, KvCommand, KvReply};
 use rota_core::server::{ServerCommand, ServerSpec};
-use rota_types::ServerId;
 use rota_types::limits::{ADDRESS_BYTES_MAX, NAME_BYTES_MAX, SERVERS_MAX};
-use world::World;
+use rota_types::{ServerId, Span};
+use world::{World, attempt, job, node, task};
 
 fn spec(id: u64, level: u32) -> ServerSpec {
     let address = format!("http://10.0.0.{id}:7600").into();
@@ -82,6 +85,49 @@ fn the_level_rises_as_far_as_every_server_understands_it_and_never_falls() {
     assert!(matches!(old, Err(Rejection::Invalid { what: "server.level", .. })), "{old:?}");
     let old = announce(&mut world, spec(3, 1)).0;
     assert!(matches!(old, Err(Rejection::Invalid { what: "server.level", .. })), "{old:?}");
+}
+
+#[test]
+fn a_state_that_goes_on_in_another_cluster_shares_no_number_with_the_old_one() {
+    let mut world = World::new();
+    assert!(announce(&mut world, spec(3, 1)).0.is_ok());
+    assert!(world.apply(Command::RegisterNode(node("n", 4_000))).is_ok());
+    assert!(world.submit(job(3)).is_ok());
+    assert!(world.place(1, 0, 2, 1).is_ok());
+    assert!(world.end(attempt(1, 1, 1), 1, AttemptEnd::Succeeded).is_ok());
+    let open = || Command::Kv(KvCommand::OpenSession { ttl: Span::from_secs(60) });
+    let opened = |outcome| match outcome {
+        Ok(Reply::Kv(KvReply::Opened(session))) => session,
+        other => panic!("{other:?}"),
+    };
+    let lock = |session| {
+        let (lock, value) = ("l".into(), Arc::from(*b"me"));
+        Command::Kv(KvCommand::AcquireLock(AcquireLock { lock, session, value, wait: false }))
+    };
+    let held = |outcome| match outcome {
+        Ok(Reply::Kv(KvReply::Held { token })) => token.0,
+        other => panic!("{other:?}"),
+    };
+    let old = opened(world.apply(open()));
+    let token = held(world.apply(lock(old)));
+    assert_eq!(ask(&mut world, ServerCommand::Renew), Ok(Reply::Done));
+    assert_eq!(world.state.servers().count(), 0);
+    assert!(!world.state.has_gone(ServerId(3)), "numbers begin anew");
+    assert!(world.apply(lock(old)).is_err(), "the old session is over");
+    let new = opened(world.apply(open()));
+    assert!(new.0 > old.0 + (1 << 31));
+    assert!(held(world.apply(lock(new))) > token + (1 << 31));
+    // What ran is queued again, and what the old cluster may have started since means nothing.
+    assert!(world.apply(Command::RegisterNode(node("n", 4_000))).is_ok());
+    for stale in [attempt(1, 0, 1), attempt(1, 0, 2), attempt(1, 2, 1)] {
+        let refused = Ok(Reply::Accepted { taken: 0, refused: 1 });
+        assert_eq!(world.end(stale, 1, AttemptEnd::Succeeded), refused, "{stale:?}");
+    }
+    assert!(world.place(1, 0, 1, 1).is_ok() && world.place(1, 2, 1, 1).is_ok());
+    let number = |index| world.state.task(task(1, index)).map(|task| task.attempts);
+    assert_eq!([number(0), number(2)], [Some(1_000_001), Some(1_000_001)]);
+    assert!(world.submit(job(1)).is_ok());
+    assert!(world.state.jobs().next_back().is_some_and(|(id, _)| id.0 > 1_000_000));
 }
 
 #[test]

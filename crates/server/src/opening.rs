@@ -77,12 +77,12 @@ impl Opening {
         let identity = recovered.identity;
         let place = HistoryPlace::new(&config.data_dir);
         let history = open_history(config, &place, &recovered, &on_fatal)?;
-        let founds = founding::founds(config, &recovered);
+        let (founds, start) = (founding::founds(config, &recovered), recovered.start());
         let (state, log_bytes) = replay(config.cluster.is_none() || founds, &recovered, &history)
             .map_err(|reason| StartError::recover(&config.data_dir, reason))?;
         info!(index = %state.index(), jobs = state.job_count(), "recovered");
-        let is_new = state.index() == LogIndex(0);
-        let recorded_at = if is_new { crate::clock::wall() } else { state.now() };
+        let recorded_at =
+            if state.index() == LogIndex(0) { crate::clock::wall() } else { state.now() };
         let history = Arc::new(history);
         let (core, requests) = Core::new(state.index());
         core.note_servers(&state);
@@ -107,12 +107,10 @@ impl Opening {
         let (address, level) = (self.address.clone(), config.level);
         let origin = Origin { identity: own, address, level };
         let peers = config.cluster.is_some().then(|| self.peers(&origin, &images, &core));
-        let start = recovered.start();
         let (log, gate) = founding::open_log(config, &recovered)?;
-        let ground = founding::ground(founds, &state);
-        let doorkeeper = Doorkeeper { memory, ground, gate };
+        let doorkeeper = Doorkeeper { memory, ground: founding::ground(founds, &state), gate };
         if founds {
-            self.assemble(&origin, ground, &images, &core);
+            self.assemble(&origin, doorkeeper.ground, &images, &core);
         }
         let Recovered { wal, lock, .. } = recovered;
         let files = Files {

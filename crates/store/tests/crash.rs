@@ -212,6 +212,7 @@ fn records(index: LogIndex) -> impl Iterator<Item = Record> {
         level: 0,
         next_session: SessionId(1),
         revision: Revision(0),
+        attempts_from: 0,
     }))
 }
 

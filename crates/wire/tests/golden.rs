@@ -304,6 +304,7 @@ fn commands_are_encoded_as_ever() {
         ("add-server", ServerCommand::Add { address: "https://c.example:7600".into() }),
         ("remove-server", ServerCommand::Remove(ServerId(2))),
         ("raise-level", ServerCommand::RaiseLevel(1)),
+        ("renew", ServerCommand::Renew),
     ] {
         check_command(name, Command::Servers(command));
     }
@@ -325,6 +326,7 @@ fn meta((next_server, level): (u64, u32), (next_session, revision): (u64, u64)) 
         level,
         next_session: SessionId(next_session),
         revision: Revision(revision),
+        attempts_from: 0,
     })
 }
 

@@ -8,6 +8,8 @@ use rota_api::{ErrorCode, EventQuery, Page, PageQuery, RefusedRecord, Secret, Tr
 use rota_client::Client;
 use rota_identity::{AdminToken, ApiToken, Authority, IdentityDir};
 
+use super::cluster_data::{self, BackupArgs, RecoverArgs, RestoreArgs};
+use super::cluster_members::{self, AddArgs};
 use super::{App, gather};
 use crate::cluster_file;
 use crate::trouble::{Result, Trouble};
@@ -28,6 +30,13 @@ pub(crate) enum ClusterCommand {
   rota cluster status --watch
   rota cluster status -o json")]
     Status(Watch),
+    /// Say how a new server is started, with a token for it if the cluster is secured
+    Add(AddArgs),
+    /// Remove a dead server for good, and say how the one that takes its place is started
+    #[command(
+        after_help = "Examples:\n  rota cluster replace 3\n  rota cluster replace 3 --yes -q"
+    )]
+    Replace(ServerArg),
     /// Remove a server, whether it runs or not; its number is never given out again
     #[command(after_help = "Examples:\n  rota cluster remove 3 --yes")]
     Remove(ServerArg),
@@ -38,6 +47,12 @@ pub(crate) enum ClusterCommand {
     Init(InitArgs),
     /// Make another administrator token on a server's disk, when every other one is lost
     AdminToken(AdminTokenArgs),
+    /// Write everything that the cluster holds into a file, while it runs
+    Backup(BackupArgs),
+    /// Make a new server from a backup
+    Restore(RestoreArgs),
+    /// Make a new server from one that is left when a majority is lost for good
+    Recover(RecoverArgs),
     /// Who changed what, the newest first
     Audit(AuditArgs),
 }
@@ -47,7 +62,7 @@ pub(crate) enum ClusterCommand {
 pub(crate) struct ServerArg {
     /// The number of a server
     #[arg(value_name = "SERVER")]
-    number: u64,
+    pub(super) number: u64,
 }
 
 /// Which server is to lead.
@@ -122,6 +137,11 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
             };
             return watch.show(app, &client, EventQuery::default(), look).await;
         }
+        ClusterCommand::Add(AddArgs {}) => cluster_members::add(app, &client).await?,
+        ClusterCommand::Replace(old) => cluster_members::replace(app, &client, &old).await?,
+        ClusterCommand::Backup(args) => cluster_data::backup(app, &client, &args).await?,
+        ClusterCommand::Restore(args) => cluster_data::restore(app, args).await?,
+        ClusterCommand::Recover(args) => cluster_data::recover(app, args).await?,
         ClusterCommand::Remove(ServerArg { number: server }) => {
             app.confirm(&format!("remove server {server} from the cluster"))?;
             client.remove_server(server).await?;

@@ -1,6 +1,8 @@
 //! The commands, one noun or verb per file.
 
 pub(crate) mod cluster;
+mod cluster_data;
+mod cluster_members;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod dev;

@@ -147,13 +147,13 @@ pub fn copy(
     taken_at: Timestamp,
     mut each: impl FnMut(Piece) -> Result<(), StoreError>,
 ) -> Result<super::Summary, StoreError> {
+    let nothing =
+        || StoreError::Foreign(format!("{} holds no data of a server", directory.display()));
+    if !directory.is_dir() {
+        return Err(nothing()); // to open it would make it
+    }
     let disk: Arc<dyn Disk> = Arc::new(FsDisk::open(directory)?);
-    let Some(identity) = Identity::of(disk.as_ref())? else {
-        return Err(StoreError::Foreign(format!(
-            "{} holds no data of a server",
-            directory.display()
-        )));
-    };
+    let identity = Identity::of(disk.as_ref())?.ok_or_else(nothing)?;
     let wal = WalOptions::default();
     let options = Options { fresh: identity, cluster: None, server: None, wal };
     let recovered = recover(&disk, &options)?;

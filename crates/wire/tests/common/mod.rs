@@ -288,6 +288,7 @@ fn server_command() -> impl Strategy<Value = ServerCommand> {
         text().prop_map(|address| ServerCommand::Add { address }),
         number().prop_map(|id| ServerCommand::Remove(ServerId(id))),
         any::<u32>().prop_map(ServerCommand::RaiseLevel),
+        Just(ServerCommand::Renew),
     ]
 }
 
@@ -484,7 +485,7 @@ fn job_record() -> impl Strategy<Value = JobRecord> {
 
 pub(crate) fn record() -> impl Strategy<Value = Record> {
     let ids = (number(), any::<u32>(), any::<u32>(), 0..u64::MAX, any::<u32>());
-    let kv = (0..u64::MAX, revision());
+    let kv = (0..u64::MAX, revision(), any::<u32>());
     let meta =
         (number(), number(), number(), ids, kv).prop_map(|(index, now, steady, next, kv)| {
             Record::Meta(Meta {
@@ -498,6 +499,7 @@ pub(crate) fn record() -> impl Strategy<Value = Record> {
                 level: next.4,
                 next_session: SessionId(kv.0).next(),
                 revision: kv.1,
+                attempts_from: kv.2,
             })
         });
     let server = (server_spec(), number())
