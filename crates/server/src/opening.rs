@@ -91,9 +91,7 @@ impl Opening {
         let own = config.cluster.as_ref().map_or(identity, ClusterConfig::identity);
         let secured = secure(config, own.server, Arc::clone(&tokens))?;
         check_level(config, &state)?;
-        if secured.is_none() && state.tokens().next().is_some() {
-            return Err(StartError::IdentityGone { data: config.data_dir.clone() });
-        }
+        check_identity(config, secured.as_deref(), &state)?;
         let images = Images {
             disk: Arc::clone(&disk),
             identity,
@@ -183,6 +181,18 @@ impl Opening {
             }
         });
     }
+}
+
+/// Refuses to let everybody in where tokens were asked for before.
+fn check_identity(
+    config: &ServerConfig,
+    secured: Option<&Secured>,
+    state: &State,
+) -> Result<(), StartError> {
+    if secured.is_none() && state.tokens().next().is_some() {
+        return Err(StartError::IdentityGone { data: config.data_dir.clone() });
+    }
+    Ok(())
 }
 
 /// Opens what is on the disk, if it is this server's.
