@@ -30,6 +30,8 @@ pub struct AdminToken {
     pub id: String,
     /// What is stored of it.
     pub hash: TokenHash,
+    /// Whether it is for a cluster that has no tokens yet: of use nowhere else, however many copies of the file there are.
+    pub is_first: bool,
 }
 
 impl IdentityDir {
@@ -81,7 +83,8 @@ impl IdentityDir {
     /// # Errors
     /// If the file can't be written.
     pub fn save_admin_token(&self, token: &AdminToken) -> Result<()> {
-        let text = format!("{}\n{}\n", token.id, crate::base32::encode(&token.hash.0));
+        let first = if token.is_first { "first\n" } else { "" };
+        let text = format!("{}\n{}\n{first}", token.id, crate::base32::encode(&token.hash.0));
         self.write_secret("admin-token", text.as_bytes())
     }
 
@@ -100,7 +103,8 @@ impl IdentityDir {
         let mut lines = text.lines();
         let token = lines.next().zip(lines.next()).and_then(|(id, hash)| {
             let hash = TokenHash(crate::base32::decode(hash)?);
-            (!id.is_empty()).then(|| AdminToken { id: id.to_owned(), hash })
+            let is_first = lines.next() == Some("first");
+            (!id.is_empty()).then(|| AdminToken { id: id.to_owned(), hash, is_first })
         });
         token.map(Some).ok_or_else(|| self.damaged("admin-token", "it holds no token"))
     }
@@ -142,6 +146,15 @@ impl IdentityDir {
         let path = self.0.join(name);
         check_mode(&path, SECRET)?;
         fs::read_to_string(&path).map_err(|error| file("read", &path, error))
+    }
+
+    /// Puts one file in the place of another.
+    pub(crate) fn replace(&self, name: &str, by: &str) -> Result<()> {
+        let path = self.0.join(name);
+        let moved = fs::rename(self.0.join(by), &path)
+            .and_then(|()| File::open(&self.0))
+            .and_then(|dir| dir.sync_all());
+        moved.map_err(|error| file("write", &path, error))
     }
 
     pub(crate) fn damaged(&self, name: &str, reason: impl ToString) -> IdentityError {
@@ -222,9 +235,11 @@ mod tests {
         let identity = IdentityDir::below(dir.path());
         let now = SystemTime::now();
         assert_eq!(identity.admin_token(now).unwrap(), None);
-        let token = AdminToken { id: "abc".to_owned(), hash: TokenHash([7; 32]) };
-        identity.save_admin_token(&token).unwrap();
-        assert_eq!(identity.admin_token(now).unwrap(), Some(token));
+        for is_first in [true, false] {
+            let token = AdminToken { id: "abc".to_owned(), hash: TokenHash([7; 32]), is_first };
+            identity.save_admin_token(&token).unwrap();
+            assert_eq!(identity.admin_token(now).unwrap(), Some(token));
+        }
         let late = now + ADMIN_TOKEN_WAITS + Duration::from_secs(60);
         assert_eq!(identity.admin_token(late).unwrap(), None);
         identity.remove_admin_token().unwrap();

@@ -16,6 +16,9 @@ use crate::peer::{Cluster, Peer};
 use crate::tls::{fingerprint_of_certificate, peer_of};
 use crate::token::Fingerprint;
 
+/// Where a new key waits for its certificate.
+const NEXT_KEY: &str = "node.key.next";
+
 /// Who this process is, with the key that proves it.
 #[derive(Clone)]
 pub struct Identity {
@@ -37,9 +40,24 @@ impl Identity {
     /// # Errors
     /// If the files can't be read, can be read by others, or do not belong together.
     pub fn load(dir: &IdentityDir) -> Result<Self> {
-        let key = dir.read_secret("node.key")?;
         let (chain, authority) = (dir.read_public("node.pem")?, dir.read_public("ca.pem")?);
-        Self::from_pem(&chain, &authority, &key).map_err(|error| dir.damaged("node.pem", error))
+        let with = |key: &str| Self::from_pem(&chain, &authority, key);
+        let found = match dir.read_secret("node.key") {
+            Ok(key) => with(&key),
+            Err(error) => Err(error),
+        };
+        match (found, dir.read_secret(NEXT_KEY)) {
+            // A crash came between the certificate and its key.
+            (Err(error), Ok(next)) => match with(&next) {
+                Ok(identity) => dir.replace("node.key", NEXT_KEY).map(|()| identity),
+                Err(_) => Err(error),
+            },
+            (found, _) => found,
+        }
+        .map_err(|error| match error {
+            IdentityError::Exposed { .. } | IdentityError::File { .. } => error,
+            error => dir.damaged("node.pem", error),
+        })
     }
 
     /// Makes a server's identity, which its authority signs, and keeps it in `dir`. Replaces an earlier one: names may have changed.
@@ -143,10 +161,11 @@ impl Joining {
     pub fn accept(&self, dir: &IdentityDir, chain: &str, authority: &str) -> Result<Identity> {
         let key = self.key.serialize_pem();
         let identity = Identity::from_pem(chain, authority, &key)?;
-        // The key first: a certificate without its key would be of no use, and the old key is not needed any more.
-        dir.write_secret("node.key", key.as_bytes())?;
+        // The new key waits beside the old one until its certificate is there: wherever a crash comes, one of the two fits.
+        dir.write_secret(NEXT_KEY, key.as_bytes())?;
         dir.write_public("ca.pem", authority.as_bytes())?;
         dir.write_public("node.pem", chain.as_bytes())?;
+        dir.replace("node.key", NEXT_KEY)?;
         Ok(identity)
     }
 }
@@ -157,7 +176,11 @@ impl std::fmt::Debug for Joining {
     }
 }
 
-fn expiry(certificate: &CertificateDer<'_>) -> Result<SystemTime> {
+/// When a certificate ends.
+///
+/// # Errors
+/// If it can't be read.
+pub fn expiry(certificate: &CertificateDer<'_>) -> Result<SystemTime> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|_| IdentityError::Stranger("it can't be read"))?;
     let seconds = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or_default();

@@ -31,7 +31,7 @@ pub use authority::{Authority, Names, RENEW_AFTER, VALID_FOR};
 pub use connector::Connector;
 pub use error::{IdentityError, Result};
 pub use files::{AdminToken, IdentityDir};
-pub use identity::{Identity, Joining};
+pub use identity::{Identity, Joining, expiry};
 pub use peer::{Cluster, Peer};
 pub use tls::{Reloadable, client_config, joining_config, peer_of, server_config};
 pub use token::{ApiToken, BadToken, Fingerprint, JoinToken, TokenHash, is_join_token};

@@ -200,3 +200,68 @@ fn a_request_that_was_tampered_with_is_refused() {
     let named = cluster.authority.sign(&request, &peer, &names, SystemTime::now());
     assert!(named.unwrap_err().to_string().contains("xn--"));
 }
+
+#[test]
+fn a_crash_while_an_identity_is_replaced_leaves_one_that_works() {
+    let cluster = Cluster::new();
+    let now = SystemTime::now();
+    let file = |name: &str| IdentityDir::below(&cluster.home.path().join("w")).path().join(name);
+    let dir = IdentityDir::below(&cluster.home.path().join("w"));
+    let replace = || {
+        let joining = Joining::new().unwrap();
+        let request = joining.request().unwrap();
+        let peer = Peer::Worker("w".to_owned());
+        let chain = cluster.authority.sign(&request, &peer, &Names::default(), now).unwrap();
+        joining.accept(&dir, &chain, cluster.authority.certificate()).unwrap();
+        (std::fs::read(file("node.key")).unwrap(), chain)
+    };
+    let put_key = |name: &str, key: &[u8]| {
+        std::fs::write(file(name), key).unwrap();
+        std::fs::set_permissions(file(name), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+            .unwrap();
+    };
+    let (old_key, old_chain) = replace();
+    let (new_key, new_chain) = replace();
+    assert!(!file("node.key.next").exists());
+    // The new key was written, its certificate was not.
+    put_key("node.key", &old_key);
+    put_key("node.key.next", &new_key);
+    std::fs::write(file("node.pem"), &old_chain).unwrap();
+    assert!(Identity::load(&dir).is_ok());
+    // Its certificate was written, too; the key was not moved.
+    std::fs::write(file("node.pem"), &new_chain).unwrap();
+    assert!(Identity::load(&dir).is_ok());
+    assert_eq!(std::fs::read(file("node.key")).unwrap(), new_key);
+    assert!(Identity::load(&dir).is_ok() && !file("node.key.next").exists());
+    // The same, of the first identity of all.
+    std::fs::rename(file("node.key"), file("node.key.next")).unwrap();
+    assert!(Identity::load(&dir).is_ok());
+    put_key("node.key", &old_key);
+    assert!(Identity::load(&dir).unwrap_err().to_string().contains("is not usable"));
+}
+
+#[tokio::test]
+async fn certificates_are_looked_at_on_every_connection() {
+    let cluster = Cluster::new();
+    let worker = cluster.worker("w", SystemTime::now());
+    let client = TlsConnector::from(Arc::new(cluster.trusting(Some(&worker))));
+    let server = TlsAcceptor::from(Arc::new(cluster.serving()));
+    for _ in 0..3 {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let name = ServerName::try_from("rota.example").unwrap();
+        let serving = async {
+            let mut stream = server.accept(far).await.unwrap();
+            stream.write_all(b"x").await.unwrap();
+            stream.flush().await.unwrap();
+            stream
+        };
+        let calling = async {
+            let mut stream = client.connect(name, near).await.unwrap();
+            stream.read_u8().await.unwrap();
+            stream
+        };
+        let (served, called) = tokio::join!(serving, calling);
+        assert_eq!(served.get_ref().1.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert_eq!(called.get_ref().1.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
+    }
+}

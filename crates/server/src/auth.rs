@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -188,6 +189,8 @@ pub(crate) struct Secured {
     names: Names,
     tokens: Arc<Tokens>,
     failures: Mutex<BTreeMap<IpAddr, (Instant, u32)>>,
+    /// When the certificate that is shown ends, in seconds of the wall clock.
+    ends_at: AtomicU64,
 }
 
 impl Secured {
@@ -203,7 +206,13 @@ impl Secured {
         let identity = Identity::issue(&dir, &authority, (&peer, &names), SystemTime::now())?;
         let shown = Reloadable::new(&identity);
         let failures = Mutex::default();
-        Ok(Self { authority, identity, shown, dir, names, tokens, failures })
+        let ends_at = AtomicU64::new(seconds(identity.expires_at()));
+        Ok(Self { authority, identity, shown, dir, names, tokens, failures, ends_at })
+    }
+
+    /// When the certificate that is shown ends, in seconds of the wall clock.
+    pub(crate) fn ends_at(&self) -> u64 {
+        self.ends_at.load(Ordering::Relaxed)
     }
 
     /// Connections to other servers.
@@ -339,6 +348,14 @@ impl Secured {
             // Another founder had it too, and was the leader.
             return self.forget_admin_token();
         }
+        if token.is_first {
+            // One of the copies may have waited on a server that was down while the token was taken in elsewhere and revoked.
+            match core.query(|view| view.state.tokens().next().is_some()).await {
+                Ok(true) => return self.forget_admin_token(),
+                Ok(false) => {}
+                Err(_) => return false,
+            }
+        }
         let spec = TokenSpec {
             id: token.id.as_str().into(),
             hash: token.hash.0,
@@ -380,12 +397,17 @@ impl Secured {
                 Ok(identity) => {
                     self.shown.replace(&identity);
                     renew_at = identity.renew_at();
+                    self.ends_at.store(seconds(identity.expires_at()), Ordering::Relaxed);
                     info!("replaced the server's certificate");
                 }
                 Err(error) => warn!(%error, "cannot replace the server's certificate"),
             }
         }
     }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Who showed a certificate, if anybody did.

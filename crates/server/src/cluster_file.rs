@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use rota_identity::Fingerprint;
@@ -104,7 +105,7 @@ impl ClusterConfig {
             address: self.address.clone(),
             authority: self.authority.clone(),
         };
-        fs::create_dir_all(directory)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         write_durably(&directory.join(FILE), &serde_json::to_vec_pretty(&stored)?)
     }
 }

@@ -1,17 +1,18 @@
 //! Accepts connections: HTTP/1.1 and HTTP/2 (with gRPC on it) on one port, over TLS if the server has an identity.
 
 mod first_bytes;
+mod shares;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use rota_identity::{Cluster, IdentityError, Peer, peer_of, server_config};
+use rota_identity::{Cluster, IdentityError, Peer, expiry, peer_of, server_config};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +24,7 @@ use tracing::{debug, info, warn};
 use crate::auth::{Connection, Secured};
 use crate::refusals::Refusals;
 use first_bytes::FirstBytes;
+use shares::Shares;
 
 /// Streams that one connection may have open: a browser, or a worker with its two streams, needs far fewer.
 pub(crate) const STREAMS_MAX: u32 = 128;
@@ -46,7 +48,6 @@ pub(crate) async fn serve(
     tls: Option<Tls>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let server = Arc::new(Serving { builder: builder(), router, tls, refusals });
     let graceful = GracefulShutdown::new();
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let places = places(connections_max, files);
@@ -57,6 +58,8 @@ pub(crate) async fn serve(
         );
     }
     let connections = Arc::new(Semaphore::new(places));
+    let shares = Shares::of(places);
+    let server = Arc::new(Serving { builder: builder(), router, tls, refusals, shares });
     loop {
         let place = tokio::select! {
             place = Arc::clone(&connections).acquire_owned() => place,
@@ -120,6 +123,7 @@ struct Serving {
     router: Router,
     tls: Option<Tls>,
     refusals: Arc<Refusals>,
+    shares: Shares,
 }
 
 impl Serving {
@@ -130,9 +134,22 @@ impl Serving {
         let Some(tls) = &self.tls else {
             return self.http(stream, Connection { from, peer: None }, watcher).await;
         };
+        let Some(share) = self.shares.take(from.ip()) else {
+            return self.refused(from, "one more connection", "too-many-connections");
+        };
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => match tls.peer(&stream) {
-                Ok(peer) => self.http(stream, Connection { from, peer }, watcher).await,
+                Ok(None) => {
+                    self.http(stream, Connection { from, peer: None }, watcher).await;
+                    drop(share);
+                }
+                Ok(Some((peer, ends_at))) => {
+                    drop(share);
+                    let left = ends_at.duration_since(SystemTime::now()).unwrap_or_default();
+                    let serving = self.http(stream, Connection { from, peer: Some(peer) }, watcher);
+                    // What was proved holds as long as the certificate: whoever has a new one connects again.
+                    drop(tokio::time::timeout(left, serving).await);
+                }
                 Err(error) => self.refused(from, &error.to_string(), "certificate"),
             },
             Ok(Err(error)) if is_disconnection(&error) => debug!(%from, %error, "no TLS"),
@@ -193,9 +210,14 @@ impl Tls {
         Ok(Self { acceptor, cluster: secured.identity.cluster() })
     }
 
-    fn peer(&self, stream: &TlsStream<TcpStream>) -> Result<Option<Peer>, IdentityError> {
+    /// Who showed a certificate, and when that ends.
+    fn peer(
+        &self,
+        stream: &TlsStream<TcpStream>,
+    ) -> Result<Option<(Peer, SystemTime)>, IdentityError> {
         let chain = stream.get_ref().1.peer_certificates();
-        chain.and_then(|chain| chain.first()).map(|own| peer_of(own, &self.cluster)).transpose()
+        let Some(own) = chain.and_then(|chain| chain.first()) else { return Ok(None) };
+        Ok(Some((peer_of(own, &self.cluster)?, expiry(own)?)))
     }
 }
 

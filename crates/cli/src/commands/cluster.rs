@@ -160,7 +160,7 @@ pub(crate) async fn dispatch(app: &App, command: ClusterCommand) -> Result<u8> {
             let dir = IdentityDir::below(&args.data);
             // Only a server's directory has the authority's key.
             Authority::load(&dir)?;
-            let token = first_token(&dir)?;
+            let token = admin_token(&dir, false)?;
             let data = serde_json::json!({ "token": Secret(token.clone()) });
             app.out.answer(&data, &token, &token)?;
             app.screen().remark("the server takes it in when it is started; it is not shown again");
@@ -203,7 +203,7 @@ fn init(app: &App, args: &InitArgs) -> Result<()> {
     let founders = args.cluster.as_deref().map(secured_founders).transpose()?.unwrap_or_default();
     let dir = IdentityDir::below(&args.data);
     let authority = Authority::create(&dir, SystemTime::now())?;
-    let token = first_token(&dir)?;
+    let token = admin_token(&dir, true)?;
     let ca = dir.path().join("ca.pem");
     let data = args.data.display();
     let copies: Vec<String> = founders
@@ -256,8 +256,8 @@ fn secured_founders(file: &Path) -> Result<Vec<String>> {
 }
 
 /// Draws an administrator's token and leaves its hash for the server.
-fn first_token(dir: &IdentityDir) -> Result<String> {
+fn admin_token(dir: &IdentityDir, is_first: bool) -> Result<String> {
     let token = ApiToken::generate()?;
-    dir.save_admin_token(&AdminToken { id: token.id(), hash: token.hash() })?;
+    dir.save_admin_token(&AdminToken { id: token.id(), hash: token.hash(), is_first })?;
     Ok(token.reveal())
 }

@@ -1,9 +1,11 @@
 //! `rota doctor`: looks for what is wrong with the setup.
 
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use rota_api::{NodeState, PageQuery, exit};
+use rota_identity::{Identity, IdentityDir};
 use serde::Serialize;
 
 use super::{App, gather};
@@ -16,9 +18,14 @@ use crate::trouble::Result;
 #[command(after_help = "Examples:
   rota doctor
   rota doctor -o json
+  rota doctor --data /var/lib/rota/server    also looks at the certificate that is kept there
 
 Exits with 0 if nothing is wrong, with 1 if something is.")]
-pub(crate) struct DoctorArgs {}
+pub(crate) struct DoctorArgs {
+    /// The data directory of a server or worker on this machine, to look at its certificate
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
 
 /// What was looked at, and what was found.
 #[derive(Debug, Serialize)]
@@ -54,8 +61,9 @@ impl Check {
 }
 
 /// Looks at everything and says what it found.
-pub(crate) async fn doctor(app: &App, _: DoctorArgs) -> Result<u8> {
+pub(crate) async fn doctor(app: &App, args: DoctorArgs) -> Result<u8> {
     let mut checks = vec![configuration(app)];
+    checks.extend(args.data.map(|data| certificate(&IdentityDir::below(&data), SystemTime::now())));
     checks.extend(server(app).await?);
     let lines: Vec<String> = checks.iter().map(|check| line(app, check)).collect();
     app.out.answer(&checks, &lines.join("\n"), &lines.join("\n"))?;
@@ -116,10 +124,61 @@ async fn server(app: &App) -> Result<Vec<Check>> {
         }
         Err(error) => Check::wrong("readiness", error.to_string(), error.code().hint()),
     });
+    checks.extend(token(&client).await);
     checks.push(nodes(&client).await?);
     checks.extend(queues(&client).await?);
     checks.extend(log_sync(&client).await?);
     Ok(checks)
+}
+
+/// The certificate of a server or worker on this machine, which replaces it by itself long before it ends.
+fn certificate(dir: &IdentityDir, now: SystemTime) -> Check {
+    const WHAT: &str = "certificate";
+    if !dir.exists() {
+        let found = format!("there is no {}", dir.path().display());
+        return Check::odd(
+            WHAT,
+            found,
+            "name the data directory of a server or worker that has one",
+        );
+    }
+    let identity = match Identity::load(dir) {
+        Ok(identity) => identity,
+        Err(error) => {
+            return Check::wrong(WHAT, error.to_string(), "see `docs/security.md`, Files");
+        }
+    };
+    let who = format!("{} of cluster {}", identity.peer(), identity.cluster());
+    let Ok(left) = identity.expires_at().duration_since(now) else {
+        let fix =
+            "a server makes a new one when it is started; a worker has to join again with a token";
+        return Check::wrong(WHAT, format!("that of {who} has expired"), fix);
+    };
+    let days = left.as_secs() / 86_400;
+    let found = format!("that of {who} ends in {days} days");
+    // It is tried every hour.
+    match now.duration_since(identity.renew_at()) {
+        Ok(late) if late > Duration::from_secs(7_200) => {
+            let fix = "it should have been replaced by now: is the process running, and does its log say why not?";
+            Check::odd(WHAT, found, fix)
+        }
+        _ => Check::fine(WHAT, found),
+    }
+}
+
+/// The token of whoever asks, if it ends soon.
+async fn token(client: &rota_client::Client) -> Option<Check> {
+    const SOON: rota_types::Span = rota_types::Span::from_secs(7 * 86_400);
+    let ends = client.whoami().await.ok()?.expires_at?;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = rota_types::Timestamp(u64::try_from(now.as_micros()).unwrap_or(u64::MAX));
+    let left = ends.0.since(now);
+    let found = format!("ends in {} days", left.micros() / 86_400_000_000);
+    Some(if left < SOON {
+        Check::odd("token", found, "ask an administrator for the next one: rota token create")
+    } else {
+        Check::fine("token", found)
+    })
 }
 
 async fn nodes(client: &rota_client::Client) -> Result<Check> {
@@ -168,4 +227,28 @@ async fn log_sync(client: &rota_client::Client) -> Result<Option<Check>> {
             Check::fine("log sync", found)
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rota_identity::{Authority, Names, Peer, RENEW_AFTER, VALID_FOR};
+
+    #[test]
+    fn a_certificate_that_was_not_replaced_in_time_is_told() {
+        let home = tempfile::tempdir().expect("a directory");
+        let dir = IdentityDir::below(home.path());
+        let now = SystemTime::now();
+        let finding = |at| certificate(&dir, at).state;
+        assert_eq!(finding(now), Finding::Odd);
+        let authority = Authority::create(&dir, now).expect("an authority");
+        let who = (&Peer::Server(1), &Names::default());
+        Identity::issue(&dir, &authority, who, now).expect("an identity");
+        let hour = Duration::from_secs(3_600);
+        assert_eq!((finding(now), finding(now + RENEW_AFTER)), (Finding::Fine, Finding::Fine));
+        assert_eq!(finding(now + RENEW_AFTER + 3 * hour), Finding::Odd);
+        assert_eq!(finding(now + VALID_FOR + hour), Finding::Wrong);
+        std::fs::write(dir.path().join("node.pem"), "x").expect("is written");
+        assert_eq!(finding(now), Finding::Wrong);
+    }
 }

@@ -11,8 +11,9 @@ use rota_wire::peer as pb;
 use rota_wire::peer::peer_gateway_client::PeerGatewayClient;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::{MESSAGE_BYTES_MAX, REMOVED};
 use crate::handle::{Core, Request};
@@ -142,11 +143,14 @@ enum Over {
     Closed,
     /// It failed, before or after it carried messages.
     Failed,
+    /// The other side will not have it: waiting does not help.
+    Refused(String),
 }
 
 impl Line {
     async fn run(&self, mut queue: Queue) {
         let mut pause = PAUSE_MIN;
+        let mut told = None;
         loop {
             match connect(&self.address, self.tls.as_ref()).await {
                 Ok(channel) => {
@@ -154,13 +158,18 @@ impl Line {
                     queue.clear();
                     self.core.tell(Request::LinkReset(self.peer));
                     info!(peer = %self.peer, address = %self.address, "linked");
-                    if matches!(self.carry(channel, &mut queue).await, Over::Closed) {
-                        return;
+                    match self.carry(channel, &mut queue).await {
+                        Over::Closed => return,
+                        Over::Failed => told = None,
+                        Over::Refused(reason) => self.warn(reason, &mut told),
                     }
                     info!(peer = %self.peer, "link lost");
                     self.core.tell(Request::LinkReset(self.peer));
                 }
-                Err(error) => debug!(peer = %self.peer, %error, "no link"),
+                Err(error) => match about_certificate(&error) {
+                    Some(reason) => self.warn(reason, &mut told),
+                    None => debug!(peer = %self.peer, %error, "no link"),
+                },
             }
             queue.clear();
             if queue.receiver.is_closed() {
@@ -168,6 +177,14 @@ impl Line {
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Says what somebody has to mend, once.
+    fn warn(&self, reason: String, told: &mut Option<String>) {
+        if told.as_ref() != Some(&reason) {
+            warn!(peer = %self.peer, address = %self.address, %reason, "no link: is that a server of this cluster?");
+            *told = Some(reason);
         }
     }
 
@@ -196,11 +213,21 @@ impl Line {
                         self.core.tell(Request::Expelled);
                     }
                     debug!(peer = %self.peer, %status, "link ended");
+                    if matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated) {
+                        return Over::Refused(status.message().to_owned());
+                    }
                 }
                 Over::Failed
             }
         }
     }
+}
+
+/// What is wrong with the certificate that one side showed the other, if that is why there is no connection.
+fn about_certificate(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts = causes.map(ToString::to_string);
+    texts.into_iter().find(|text| text.contains("certificate") || text.contains("fatal alert"))
 }
 
 /// Opens a connection to a server.

@@ -125,6 +125,15 @@ fn odds(view: &View<'_>, live: u64) -> FailureOdds {
 ))]
 pub(super) async fn metrics(State(app): State<App>) -> Answer<Response> {
     let mut text = app.core.peek(render).await?;
+    if let Some(secured) = &app.secured {
+        let ends_at = secured.ends_at();
+        put(
+            &mut text,
+            format_args!(
+                "# HELP rota_certificate_ends_seconds When the server's certificate ends, as Unix time.\n# TYPE rota_certificate_ends_seconds gauge\nrota_certificate_ends_seconds {ends_at}\n"
+            ),
+        );
+    }
     put(
         &mut text,
         format_args!(

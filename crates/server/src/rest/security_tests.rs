@@ -66,7 +66,7 @@ impl World {
         let identity = IdentityDir::below(&dir.path().join("data"));
         let authority = Authority::create(&identity, SystemTime::now()).unwrap();
         let admin = ApiToken::generate().unwrap();
-        let waits = AdminToken { id: admin.id(), hash: admin.hash() };
+        let waits = AdminToken { id: admin.id(), hash: admin.hash(), is_first: true };
         identity.save_admin_token(&waits).unwrap();
         let server = Server::start(config(&dir)).await.unwrap();
         let issued = Identity::load(&identity).unwrap();

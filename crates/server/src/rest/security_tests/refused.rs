@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use reqwest::Client;
-use rota_identity::{Connector, Identity, IdentityDir, Peer, Reloadable};
+use rota_identity::{AdminToken, ApiToken, Connector, Identity, IdentityDir, Peer, Reloadable};
 use rota_store::ClusterId;
 use rota_wire::peer as pb;
 use serde_json::json;
 
-use super::{World, signed};
+use super::{World, signed, start};
 
 /// What a server is told that introduces itself as `from`, showing this identity.
 async fn introduced(world: &World, identity: &Identity, from: u64) -> Result<(), tonic::Code> {
@@ -107,4 +107,43 @@ async fn who_was_turned_away_is_counted_and_listed_and_not_in_the_log() {
     assert_eq!(told, wanted);
     let (_, audit) = world.admin("get", "/v1/audit", &json!({})).await;
     assert_eq!(audit["items"].as_array().unwrap().len(), 1, "{audit}");
+}
+
+#[tokio::test]
+async fn a_connection_lasts_no_longer_than_the_certificate_that_was_shown() {
+    let world = World::new().await;
+    let begun = SystemTime::now() + Duration::from_secs(3) - rota_identity::VALID_FOR;
+    let worker = world.showing(&signed(&world.authority, &Peer::Worker("w".to_owned()), begun));
+    let ask =
+        async || worker.get(world.url("/v1/whoami")).send().await.map(|answer| answer.status());
+    assert_eq!(ask().await.unwrap(), 200);
+    let deadline = SystemTime::now() + Duration::from_secs(10);
+    while ask().await.is_ok() {
+        assert!(SystemTime::now() < deadline, "the connection is still used");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_the_first_administrator_token_brings_nothing_back() {
+    let world = World::new().await;
+    let World { dir, server, authority, admin, client } = world;
+    server.shutdown().await;
+    let identity = IdentityDir::below(&dir.path().join("data"));
+    let waiting = |is_first| {
+        let token = ApiToken::generate().unwrap();
+        let waits = AdminToken { id: token.id(), hash: token.hash(), is_first };
+        identity.save_admin_token(&waits).unwrap();
+        token.reveal()
+    };
+    let copy = waiting(true);
+    let world = World { server: start(&dir).await, dir, authority, admin, client };
+    assert_eq!(world.send("get", "/v1/tokens", Some(&copy), &json!({})).await.status(), 401);
+    assert_eq!(identity.admin_token(SystemTime::now()).unwrap(), None);
+    // One that was made because the others were lost is taken in.
+    let World { dir, server, authority, admin, client } = world;
+    server.shutdown().await;
+    let asked_for = waiting(false);
+    let world = World { server: start(&dir).await, dir, authority, admin, client };
+    assert_eq!(world.send("get", "/v1/tokens", Some(&asked_for), &json!({})).await.status(), 200);
 }
