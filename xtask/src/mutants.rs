@@ -37,7 +37,8 @@ struct Mutant {
     fast: bool,
 }
 
-/// Plants the bugs of the fast subset, of all (`--all`), or those whose name contains a text (`--only TEXT`).
+/// Plants the bugs of the fast subset, of all (`--all`), those whose name contains a text (`--only TEXT`), or those that one detector has to notice
+/// (`--detector NAME`).
 pub(crate) fn run(args: &[&str]) -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
     let all = read(&root.join("crates/sim/mutants.toml"))?;
@@ -45,7 +46,11 @@ pub(crate) fn run(args: &[&str]) -> Result<()> {
         [] | ["--fast"] => all.iter().filter(|mutant| mutant.fast).collect(),
         ["--all"] => all.iter().collect(),
         ["--only", text] => all.iter().filter(|mutant| mutant.name.contains(text)).collect(),
-        other => bail!("no such argument: {}; use --fast, --all or --only TEXT", other.join(" ")),
+        ["--detector", name] => all.iter().filter(|mutant| mutant.detector == *name).collect(),
+        other => bail!(
+            "no such argument: {}; use --fast, --all, --only TEXT or --detector NAME",
+            other.join(" ")
+        ),
     };
     ensure!(!chosen.is_empty(), "no planted bug is chosen");
     let garden = Garden::lay_out(root)?;

@@ -184,7 +184,11 @@ impl World {
         let Some(process) = &mut host.process else { return };
         process.entries = 0;
         let state = process.machine.state();
-        match host.disk.snapshot(&meta, (state, state.digest())) {
+        let digest = state.digest();
+        let verdict = self.oracle.same_digest(index, digest);
+        let stored = host.disk.snapshot(&meta, (state, digest));
+        self.judge(verdict);
+        match stored {
             Ok(Some(keep)) => {
                 self.drive(server, |machine, _| machine.compact(meta));
                 if let Err(error) = self.hosts[server].disk.truncate_before(keep) {

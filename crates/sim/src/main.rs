@@ -9,8 +9,13 @@ use rota_sim::{
     shrink, subset, subset_full,
 };
 
-const USAGE: &str = "usage: rota-sim [--logic | --full] [--seeds N] [--start S] [--minutes M] [--seed S] [--with TEXT] [--options TEXT] [--trace] \
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const USAGE: &str = "usage: rota-sim [--logic | --full] [--rough] [--seeds N] [--start S] [--minutes M] [--seed S] [--with TEXT] [--options TEXT] [--trace] \
     [--no-shrink] [--keep-going] [--counters] [--subset] [--exhaustive DEPTH]";
+/// Lines of the trace of a failure that are shown unasked.
+const TRACE_LINES: usize = 40;
 /// How often the progress line changes.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
@@ -21,6 +26,8 @@ struct Ask {
     from: u64,
     /// On the real log and store.
     full: bool,
+    /// Little work and many faults.
+    rough: bool,
     minutes: Option<u64>,
     seed: Option<u64>,
     options: Option<Options>,
@@ -102,9 +109,14 @@ fn choose(ask: &Ask) -> Result<Box<dyn Iterator<Item = Options>>, String> {
     if ask.subset {
         return Ok(if full { Box::new(subset_full()) } else { Box::new(subset()) });
     }
-    let with = ask.with.clone();
+    let (with, rough) = (ask.with.clone(), ask.rough);
     let expand = move |seed| {
-        let options = if full { Options::full(seed) } else { Options::from_seed(seed) };
+        let options = match (full, rough) {
+            (false, false) => Options::from_seed(seed),
+            (false, true) => Options::rough(seed),
+            (true, false) => Options::full(seed),
+            (true, true) => Options::rough_full(seed),
+        };
         format!("{options}{with}").parse()
     };
     let first: Result<Options, String> = expand(ask.from);
@@ -212,12 +224,19 @@ fn report_failure(ask: &Ask, failure: Box<Failure>) {
         println!("replay: cargo xtask sim --options {}", failure.options);
     };
     print(&failure);
-    if !ask.keep_size && !ask.trace {
-        let smaller = shrink(failure, 300, |options| run(options).err());
-        println!("shrunk:");
-        print(&smaller);
-    } else {
-        failure.trace.iter().for_each(|line| println!("{line}"));
+    if ask.trace {
+        return failure.trace.iter().for_each(|line| println!("{line}"));
+    }
+    if ask.keep_size {
+        return;
+    }
+    let smaller = shrink(failure, 300, |options| run(options).err());
+    println!("shrunk:");
+    print(&smaller);
+    if let Err(traced) = run_traced(&smaller.options) {
+        println!("its end, all of it with --trace:");
+        let from = traced.trace.len().saturating_sub(TRACE_LINES);
+        traced.trace[from..].iter().for_each(|line| println!("{line}"));
     }
 }
 
@@ -233,6 +252,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Ask, String> {
             "--minutes" => ask.minutes = Some(number(value()?)?),
             "--full" => ask.full = true,
             "--logic" => ask.full = false,
+            "--rough" => ask.rough = true,
             "--keep-going" => ask.keep_going = true,
             "--options" => ask.options = Some(value()?.parse()?),
             "--exhaustive" => {

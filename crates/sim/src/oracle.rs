@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::kv::KvModel;
 use crate::model::{Model, ModelNode, ModelQueue};
 use crate::same::{restores, same};
+use crate::shell::DIGEST_EVERY;
 use crate::truth::{End, Truth};
 
 /// The judge of a run.
@@ -22,8 +23,10 @@ pub(crate) struct Oracle {
     witness: State,
     model: Model,
     pub(crate) kv: KvModel,
-    /// What the witness made of each entry, and its digest afterwards.
-    made: Vec<(Applied, u64)>,
+    /// What the witness made of each entry.
+    made: Vec<Applied>,
+    /// The state's digest after some entries: the witness's, or that of the first server that was asked.
+    digests: BTreeMap<LogIndex, u64>,
     /// The last entry that anybody outside was told of.
     seen: LogIndex,
     now: (Timestamp, Steady),
@@ -53,6 +56,7 @@ impl Oracle {
             model: Model::new(),
             kv: KvModel::default(),
             made: Vec::new(),
+            digests: BTreeMap::new(),
             seen: LogIndex(0),
             now: (Timestamp(0), Steady(0)),
             asked: BTreeSet::new(),
@@ -160,7 +164,7 @@ impl Oracle {
         self.kv.is(self.witness.kv()).map_err(at)?;
         let violations = self.witness.check();
         self.checks += 13;
-        self.made.push((applied, self.witness.digest()));
+        self.note_made(applied);
         if violations.is_empty() { Ok(()) } else { Err(at(format!("{violations:?}"))) }
     }
 
@@ -170,19 +174,24 @@ impl Oracle {
             return Err(format!("entry {index} follows {}", self.witness.index()));
         }
         let applied = self.witness.apply(&Entry::internal(index));
-        self.made.push((applied, self.witness.digest()));
+        self.note_made(applied);
         Ok(())
     }
 
-    fn made(&self, index: LogIndex) -> Option<&(Applied, u64)> {
-        self.made.get(usize::try_from(index.0.checked_sub(1)?).ok()?)
+    fn note_made(&mut self, applied: Applied) {
+        self.made.push(applied);
+        let index = self.witness.index();
+        if index.0.is_multiple_of(DIGEST_EVERY) {
+            self.digests.insert(index, self.witness.digest());
+        }
     }
 
     /// Another server has applied an entry that is known (I7).
     pub(crate) fn repeated(&mut self, index: LogIndex, applied: &Applied) -> Result<(), String> {
         self.checks += 1;
-        match self.made(index) {
-            Some((made, _)) if made == applied => Ok(()),
+        let place = index.0.checked_sub(1).and_then(|place| usize::try_from(place).ok());
+        match place.and_then(|place| self.made.get(place)) {
+            Some(made) if made == applied => Ok(()),
             made => Err(format!("I7: entry {index}: one server has {applied:?}, another {made:?}")),
         }
     }
@@ -190,8 +199,8 @@ impl Oracle {
     /// A server's state after an entry (I7).
     pub(crate) fn same_digest(&mut self, index: LogIndex, digest: u64) -> Result<(), String> {
         self.checks += 1;
-        let known = self.made(index).map(|(_, digest)| *digest);
-        if known == Some(digest) { Ok(()) } else { Err(format!("I7: states differ at {index}")) }
+        let known = *self.digests.entry(index).or_insert(digest);
+        if known == digest { Ok(()) } else { Err(format!("I7: states differ at {index}")) }
     }
 
     /// A server begins with a state that its disk gave back (I7).

@@ -17,7 +17,7 @@ use crate::order::follows_discipline;
 use crate::world::ConnId;
 
 /// How often a state's digest is compared with that of the witness.
-const DIGEST_EVERY: u64 = 16;
+pub(crate) const DIGEST_EVERY: u64 = 16;
 
 /// A controller that proposes more than that without any effect talks to itself.
 const IDLE_PROPOSALS_MAX: u64 = 10_000;
