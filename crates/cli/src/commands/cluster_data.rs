@@ -159,7 +159,7 @@ fn told(app: &App, summary: &Summary) -> String {
         about.identity.server,
         summary.last,
         several(summary.records, "record"),
-        several(summary.rows, "row of history"),
+        several(summary.rows, "history row"),
         app.screen().when(rota_api::Moment(about.taken_at)),
     )
 }
