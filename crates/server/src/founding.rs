@@ -226,6 +226,14 @@ pub(crate) fn check_owner(
 ) -> Result<(), StartError> {
     let Some(own) = config.cluster.as_ref().map(ClusterConfig::identity) else { return Ok(()) };
     let found = recovered.identity;
+    if memory.was_of(own.cluster) {
+        let reason = format!(
+            "the data comes from cluster {} by a backup or a recovery, and must not become that cluster again: its other servers could come back",
+            own.cluster
+        );
+        let remedy = "write another name into the file of --cluster, on every server";
+        return Err(StartError::Data { path: config.data_dir.clone(), reason, remedy });
+    }
     if recovered.is_new && memory.founded().is_some() {
         let reason = format!(
             "server {} has taken part in its cluster, and its log is gone: what it promised and acknowledged is forgotten",

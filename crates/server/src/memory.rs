@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster_file::write_durably;
 
 /// The file's name.
-const FILE: &str = "peers.json";
+pub(crate) const FILE: &str = "peers.json";
 
 /// What a cluster is founded on: the same on every founder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,10 +36,12 @@ struct Stored {
     data: Option<(String, u64)>,
     /// Why this server must not take part any more.
     out: Option<String>,
+    /// Clusters that the data comes from, none of which it may become again.
+    formerly: BTreeSet<String>,
 }
 
 /// A server's memory of its peers. What is noted is durable when the call returns.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Memory {
     path: Arc<PathBuf>,
     stored: Arc<Mutex<Stored>>,
@@ -88,6 +90,18 @@ impl Memory {
     pub(crate) fn adopt(&self, data: Identity) -> io::Result<()> {
         let data = Some((data.cluster.to_string(), data.server.0));
         self.change(|stored| std::mem::replace(&mut stored.data, data.clone()) != data)
+    }
+
+    /// Whether the data comes from this cluster, whose servers may still be there.
+    pub(crate) fn was_of(&self, cluster: ClusterId) -> bool {
+        self.stored().formerly.contains(&cluster.to_string())
+    }
+
+    /// The file of a server whose data comes from these clusters, and from those that this one's data comes from.
+    pub(crate) fn descendant(&self, clusters: &[ClusterId]) -> io::Result<Vec<u8>> {
+        let mut formerly = self.stored().formerly.clone();
+        formerly.extend(clusters.iter().map(ClusterId::to_string));
+        Ok(serde_json::to_vec_pretty(&Stored { formerly, ..Stored::default() })?)
     }
 
     /// Why this server must not take part any more.

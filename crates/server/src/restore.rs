@@ -1,7 +1,7 @@
 //! A new server from a backup, or from what is left of a cluster. Offline: no server runs on these directories meanwhile.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 use rota_core::command::Command;
@@ -11,6 +11,8 @@ use rota_store::backup::{self, Rebuild, Summary};
 use rota_store::{ClusterId, Identity, StoreError};
 use rota_types::{LogIndex, ServerId, Steady};
 
+use crate::config::ClusterConfig;
+use crate::memory::Memory;
 use crate::opening::draw;
 
 /// A server's data that was made from another's.
@@ -40,7 +42,8 @@ pub fn restore(file: &Path, directory: &Path) -> Result<Restored, StoreError> {
     let identity = fresh();
     let mut rebuild = Rebuild::begin(directory, identity)?;
     let from = backup::read(&mut open(file)?, |piece| rebuild.add(piece))?;
-    finish(rebuild, from, identity.cluster, "cluster restore")
+    let formerly = Memory::default().descendant(&[from.about.identity.cluster]);
+    finish(rebuild, from, (identity.cluster, formerly), "cluster restore")
 }
 
 /// Makes the data directory of a server that runs alone from that of a server whose cluster has lost its majority, with everything that is
@@ -52,15 +55,23 @@ pub fn recover(old: &Path, directory: &Path) -> Result<Restored, StoreError> {
     let identity = fresh();
     let mut rebuild = Rebuild::begin(directory, identity)?;
     let from = backup::copy(old, crate::clock::wall(), |piece| rebuild.add(piece))?;
-    finish(rebuild, from, identity.cluster, "cluster recover")
+    let formerly = Memory::load(old).and_then(|memory| {
+        let place =
+            ClusterConfig::load(old)?.map_or(from.about.identity.cluster, |place| place.cluster);
+        memory.descendant(&[from.about.identity.cluster, place])
+    });
+    finish(rebuild, from, (identity.cluster, formerly), "cluster recover")
 }
 
 fn finish(
     rebuild: Rebuild,
     from: Summary,
-    cluster: ClusterId,
+    (cluster, formerly): (ClusterId, io::Result<Vec<u8>>),
     action: &str,
 ) -> Result<Restored, StoreError> {
+    let doing = format!("writing {}", crate::memory::FILE);
+    let formerly = formerly.map_err(|source| StoreError::Io { doing, source })?;
+    rebuild.put(crate::memory::FILE, &formerly)?;
     let Identity { cluster: old, server } = from.about.identity;
     let action = format!("{action}: server {server} of cluster {old} at entry {}", from.last);
     let note = Note {

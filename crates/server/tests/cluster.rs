@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 
 struct Cluster {
     dir: TempDir,
+    name: &'static str,
     addresses: Vec<SocketAddr>,
     log: LogKind,
     client: reqwest::Client,
@@ -44,16 +45,19 @@ impl Cluster {
         let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let dir = TempDir::new().unwrap();
-        Self { dir, addresses, log, client, running: BTreeMap::new() }
+        Self { dir, name: "test", addresses, log, client, running: BTreeMap::new() }
+    }
+
+    fn place(&self, place: usize, name: &str) -> ClusterConfig {
+        let founders = (1..).map(ServerId).zip(&self.addresses);
+        let founders = founders.map(|(id, address)| (id, format!("http://{address}"))).collect();
+        ClusterConfig::found(name, self.log, founders, ServerId(place as u64 + 1))
     }
 
     fn config(&self, place: usize) -> ServerConfig {
-        let founders = (1..).map(ServerId).zip(&self.addresses);
-        let founders = founders.map(|(id, address)| (id, format!("http://{address}"))).collect();
-        let id = ServerId(place as u64 + 1);
         let mut config = ServerConfig::new(self.directory(place));
         config.listen = self.addresses[place];
-        config.cluster = Some(ClusterConfig::found("test", self.log, founders, id));
+        config.cluster = Some(self.place(place, self.name));
         config.disk_reserve_bytes = 0;
         config.snapshot_log_bytes = 2_000;
         config
@@ -477,4 +481,59 @@ async fn a_server_whose_state_differs_takes_itself_out(log: LogKind) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_state_differs_from_the_majority_takes_itself_out_under_raft() {
     a_server_whose_state_differs_takes_itself_out(LogKind::Raft).await;
+}
+
+async fn what_is_left_founds_another_cluster(log: LogKind) {
+    let mut cluster = Cluster::new(3, log);
+    cluster.found().await;
+    for number in 0..40 {
+        cluster.submit(number % 3, &format!("kept-{number}")).await;
+    }
+    assert_eq!(cluster.send(0, Method::POST, "/v1/jobs/1/cancel", &json!({})).await.0, 202);
+    let index = cluster.page(0, "/v1/jobs?limit=1").await["index"].as_u64().unwrap();
+    let path = format!("/v1/jobs?limit=1&consistency=stale&min_index={index}");
+    cluster.until(2, &path, |page| page["index"].as_u64().is_some_and(|at| at >= index)).await;
+    for place in 0..3 {
+        cluster.stop(place).await;
+    }
+    // Two of three disks are lost; somebody finds one of them again later.
+    let (left, lost) = (cluster.directory(2), cluster.dir.path().join("lost"));
+    let old = cluster.dir.path().join("old");
+    std::fs::rename(cluster.directory(0), &lost).unwrap();
+    std::fs::remove_dir_all(cluster.directory(1)).unwrap();
+    std::fs::rename(&left, &old).unwrap();
+    rota_server::recover(&old, &left).unwrap();
+    // Not under the old id, by which the lost ones could come back.
+    let Err(refused) = Server::start(cluster.config(2)).await else { panic!("it has started") };
+    assert!(refused.to_string().contains("another name"), "{refused}");
+    cluster.name = "another";
+    cluster.found().await;
+    assert_eq!(cluster.names(0, "").await.len(), 40);
+    assert_eq!(cluster.names(1, "&state=cancelled").await, ["kept-0"]);
+    cluster.submit(0, "new").await;
+    // The lost one is not let in: it speaks for another cluster.
+    cluster.stop(0).await;
+    cluster.until(1, "/readyz", |health| health["status"] == "ok").await;
+    std::fs::rename(cluster.directory(0), cluster.dir.path().join("aside")).unwrap();
+    std::fs::rename(&lost, cluster.directory(0)).unwrap();
+    let config = ServerConfig { cluster: Some(cluster.place(0, "test")), ..cluster.config(0) };
+    cluster.start_as(0, config);
+    cluster.until(0, "/healthz", |health| health.as_str() == Some("ok\n")).await;
+    cluster.submit(1, "goes-on").await;
+    assert_eq!(cluster.names(2, "").await.len(), 42);
+    let (status, problem) = cluster.get(0, "/v1/jobs").await;
+    assert_eq!((status, &problem["code"]), (503, &json!("no-leader")), "{problem}");
+    for place in 0..3 {
+        cluster.stop(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_cluster_founds_another_that_the_lost_servers_cannot_enter_under_raft() {
+    what_is_left_founds_another_cluster(LogKind::Raft).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_cluster_founds_another_that_the_lost_servers_cannot_enter_under_paxos() {
+    what_is_left_founds_another_cluster(LogKind::Paxos).await;
 }

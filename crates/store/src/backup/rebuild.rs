@@ -1,5 +1,6 @@
 //! A data directory made from what another server held.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -108,6 +109,18 @@ impl Rebuild {
             wal.sync().map_err(failed("syncing"))?;
         }
         Ok(())
+    }
+
+    /// Puts a file of the caller's beside the data.
+    ///
+    /// # Errors
+    /// If the file system refuses.
+    pub fn put(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = std::fs::File::create(self.partial.join(name)).and_then(|mut file| {
+            io::Write::write_all(&mut file, bytes)?;
+            file.sync_all()
+        });
+        written.map_err(StoreError::io("writing", name))
     }
 
     /// Ends with an entry of its own, and gives the directory its name.
