@@ -116,6 +116,8 @@ pub(crate) enum Command {
     Token(token::TokenCommand),
     /// Keep a cluster and a token for it
     Login(login::LoginArgs),
+    /// Forget the token that is kept for a cluster
+    Logout(login::LogoutArgs),
     /// What becomes true, as it does
     #[command(subcommand)]
     Event(event::EventCommand),

@@ -145,6 +145,22 @@ pub(crate) fn keep(path: &Path, kept: &Kept<'_>) -> Result<()> {
     write_private(path, &file.to_string()).map_err(failed)
 }
 
+/// Takes the token out of a context. Returns whether there was one. What else is there stays, but for comments.
+pub(crate) fn forget(path: &Path, name: &str) -> Result<bool> {
+    let file = read(path, true)?;
+    if !file.context.contains_key(name) {
+        return Err(unknown_context(name, &file));
+    }
+    let failed = |error: std::io::Error| Trouble::file(path, &error);
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let mut table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let contexts = table.get_mut("context").and_then(toml::Value::as_table_mut);
+    let context = contexts.and_then(|contexts| contexts.get_mut(name)?.as_table_mut());
+    let known = context.is_some_and(|context| context.remove("token").is_some());
+    write_private(path, &table.to_string()).map_err(failed)?;
+    Ok(known)
+}
+
 /// Writes a file that nobody else may read, beside its place first.
 fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     let beside = path.with_extension("new");

@@ -15,6 +15,7 @@ use crate::trouble::{Result, Trouble};
 /// `rota login`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  rota login https://rota.example:7600 --ca ca.pem
   rota login --server https://rota.example:7600 --ca ca.pem     asks for the token
   rota login lab --server https://10.0.0.7:7600 --ca ca.pem < token.txt
   ROTA_TOKEN=$(cat token.txt) rota login lab --server https://10.0.0.7:7600 --ca ca.pem
@@ -23,8 +24,8 @@ The token is checked with the server and kept in the configuration file, which n
 The cluster's ca.pem is in the directory credentials below the data directory of each server. The context
 becomes the current one.")]
 pub(crate) struct LoginArgs {
-    /// The name of the context
-    #[arg(default_value = "cluster")]
+    /// The name of the context, or the address of a server; the name is then \"cluster\"
+    #[arg(default_value = "cluster", value_name = "NAME_OR_URL")]
     name: String,
     /// The certificate of the cluster's authority
     #[arg(long, value_name = "FILE")]
@@ -32,17 +33,20 @@ pub(crate) struct LoginArgs {
 }
 
 /// Checks a token and keeps it.
-pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<u8> {
+pub(crate) async fn login(app: &App, mut args: LoginArgs) -> Result<u8> {
     let Some(path) = &app.config.path else {
         let message = "there is no place for a configuration file: HOME is not set";
         return Err(Trouble::new(ErrorCode::InvalidConfig, message).hint("set HOME or ROTA_CONFIG"));
     };
+    let mut servers = app.config.servers.value.clone();
+    if args.name.contains("://") {
+        servers = vec![std::mem::replace(&mut args.name, "cluster".to_owned())];
+    }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if args.name.is_empty() || !args.name.bytes().all(plain) {
         let message = format!("\"{}\" is not a name for a context", args.name);
         return Err(Trouble::usage(message).hint("use letters, digits, - and _"));
     }
-    let servers = app.config.servers.value.clone();
     if !servers.iter().all(|server| server.starts_with("https://")) {
         let message =
             "a token is sent over TLS only, and the server's address does not begin with https://";
@@ -79,6 +83,32 @@ pub(crate) async fn login(app: &App, args: LoginArgs) -> Result<u8> {
         path.display()
     );
     app.out.answer(&who, &args.name, &line)?;
+    Ok(0)
+}
+
+/// `rota logout`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  rota logout
+  rota logout lab
+
+The token itself stays valid: `rota token revoke ID` ends it.")]
+pub(crate) struct LogoutArgs {
+    /// The name of the context [default: the current one]
+    name: Option<String>,
+}
+
+/// Forgets the token that is kept for a cluster.
+pub(crate) fn logout(app: &App, args: LogoutArgs) -> Result<u8> {
+    let current = app.config.context.as_ref().map(|context| context.value.clone());
+    let Some((path, name)) = app.config.path.as_ref().zip(args.name.or(current)) else {
+        let message = "no context is in use";
+        return Err(Trouble::usage(message).hint("name one: rota logout NAME"));
+    };
+    let known = config::forget(path, &name)?;
+    let line = if known { "its token is forgotten" } else { "no token was kept for it" };
+    let data = serde_json::json!({ "context": name, "forgotten": known });
+    app.out.answer(&data, &name, &format!("context {name} · {line}"))?;
     Ok(0)
 }
 

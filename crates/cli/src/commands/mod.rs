@@ -122,6 +122,7 @@ pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Cluster(command) => cluster::dispatch(app, command).await,
         Command::Token(command) => token::dispatch(app, command).await,
         Command::Login(args) => login::login(app, args).await,
+        Command::Logout(args) => login::logout(app, args),
         Command::Event(command) => event::dispatch(app, command).await,
         Command::Bench(args) => crate::bench::run(args, &app.out).await,
         Command::Doctor(args) => doctor::doctor(app, args).await,

@@ -382,3 +382,45 @@ fn a_token_that_is_revoked_at_one_server_ends_streams_and_sessions_at_the_others
     }
     (1..=3).for_each(|id| assert_eq!(jobs(id), "401", "server {id}"));
 }
+
+#[test]
+fn a_backup_of_a_secured_cluster_lets_nobody_in_without_its_identity() {
+    let cluster = Cluster::started();
+    cluster.ok(&["cluster", "backup", "monday.rota"]);
+    let reader = cluster.ok(&["token", "create", "later", "--role", "reader", "-q"]);
+    cluster.ok(&["cluster", "restore", "monday.rota", "--data", "s5"]);
+    let (code, _, error) = told(cluster.server(5, &[]).output().expect("rota runs"));
+    assert_ne!(code, Some(0));
+    assert!(error.contains("prove who they are"), "{error}");
+    copy_credentials(&cluster.dir, "s5");
+    let restored = Daemon::start(cluster.server(5, &[]));
+    assert_eq!(restored.first, cluster.url(5));
+    assert_eq!(cluster.at(&restored.first, &["token", "ls"]).0, Some(0));
+    // What was made after the backup is not known there.
+    let mut later = rota(&cluster.dir);
+    later.env("ROTA_SERVER", &restored.first).env("ROTA_TOKEN", &reader);
+    later.env("ROTA_CA", "s1/credentials/ca.pem").arg("ps");
+    assert_eq!(told(later.output().expect("rota runs")).0, Some(5));
+}
+
+#[test]
+fn a_dead_server_is_replaced_by_the_command_that_is_printed() {
+    let mut cluster = Cluster::started();
+    let dead = if cluster.leader() == 3 { 2 } else { 3 };
+    cluster.kill(dead);
+    cluster.until("a server that is known to be dead", |cluster| {
+        let status = cluster.json(&["cluster", "status"]);
+        status["servers"][dead - 1]["healthy"] == false
+    });
+    let told = cluster.json(&["cluster", "replace", &dead.to_string(), "--yes"]);
+    let token = told["token"].as_str().expect("a token").to_owned();
+    let alive = cluster.url(if dead == 3 { 2 } else { 3 });
+    cluster.start(4, &["--join", &alive, "--token", &token]);
+    let servers = format!("{alive},{}", cluster.url(4));
+    cluster.until("the one that takes its place", |cluster| {
+        let (_, out, _) = cluster.at(&servers, &["cluster", "status", "-o", "json"]);
+        let status: Value = serde_json::from_str(&out).unwrap_or_default();
+        let roles = status["servers"].as_array().cloned().unwrap_or_default();
+        roles.iter().any(|server| server["id"] == 4 && server["role"] == "voter")
+    });
+}

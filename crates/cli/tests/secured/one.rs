@@ -154,6 +154,20 @@ fn a_login_is_kept_for_nobody_else_to_read() {
     let (code, _, error) = ls();
     assert_eq!(code, Some(2));
     assert!(error.contains("chmod 600"), "{error}");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("is ours");
+    let logout = || told(rota(&world.dir).arg("logout").output().expect("rota runs"));
+    assert_eq!(logout().0, Some(0));
+    assert_eq!(ls().0, Some(5));
+    let text = std::fs::read_to_string(&path).expect("is read");
+    assert!(text.contains("http://old:1") && !text.contains("rota_") && mode() == 0o600, "{text}");
+    assert!(logout().1.contains("no token was kept"));
+    // With nothing but the address.
+    let mut again = rota(&world.dir);
+    again.args(["login", &world.server.first, "--ca", "server/credentials/ca.pem"]);
+    again.env("ROTA_TOKEN", &world.admin);
+    let (code, out, error) = told(again.output().expect("rota runs"));
+    assert_eq!((code, out.contains("context cluster in")), (Some(0), true), "{out}{error}");
+    assert_eq!(ls().0, Some(0));
 }
 
 #[test]

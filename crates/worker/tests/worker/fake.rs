@@ -165,6 +165,11 @@ impl Session {
         drop(self.to_worker.send(Ok(ServerMessage { kind: Some(kind) })).await);
     }
 
+    /// Sends a message of a kind that this version does not know.
+    pub(crate) async fn say_nothing_known(&self) {
+        drop(self.to_worker.send(Ok(ServerMessage { kind: None })).await);
+    }
+
     /// Ends the session with an error.
     pub(crate) async fn fail(&self, status: Status) {
         drop(self.to_worker.send(Err(status)).await);

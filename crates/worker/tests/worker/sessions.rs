@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rota_wire::worker::{
-    ActionKind, ActionKinds, Assignment, Desired, Heartbeat, Leaving, NoopAction, Refused, Stop,
-    action, failed, report, server_message,
+    ActionKind, ActionKinds, Assignment, Desired, Heartbeat, Leaving, NoopAction, Refused, Servers,
+    Stop, action, failed, report, server_message,
 };
 use rota_worker::{Shutdown, WorkerError};
 use tonic::Status;
@@ -410,4 +410,17 @@ async fn a_set_in_parts_is_one_set() {
     session.start(vec![command(2, &["sleep", "1000"])]).await;
     session.stop(2, Duration::ZERO).await;
     assert_eq!(session.report(2).await.end, stopped(), "not killed as unknown");
+}
+
+#[tokio::test]
+async fn a_worker_goes_to_the_servers_that_it_was_told_of_and_passes_over_what_it_does_not_know() {
+    let (server, _worker, session) = pair(|_| {}).await;
+    let mut other = Server::start().await;
+    let addresses = vec![format!("http://{}", other.address)];
+    session.say_nothing_known().await;
+    session.say(server_message::Kind::Servers(Servers { addresses })).await;
+    session.fail(Status::unavailable("another server leads")).await;
+    let elsewhere = other.welcomed().await;
+    assert_eq!(elsewhere.hello.name, "n1");
+    server.stop().await;
 }
