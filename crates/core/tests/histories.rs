@@ -3,8 +3,9 @@
 mod world;
 
 use rota_core::State;
+use rota_core::command::{Command, Entry, SubmitJobs};
 use rota_core::image::{BadImage, Record};
-use world::history;
+use world::{history, job};
 
 #[test]
 fn an_image_of_any_state_restores_to_the_same_state() {
@@ -35,5 +36,26 @@ fn equal_logs_give_equal_events_and_digests() {
     };
     for seed in 0..20 {
         assert_eq!(run(seed), run(seed));
+    }
+}
+
+#[test]
+fn equal_states_give_equal_samples_whatever_their_size() {
+    let submit = |state: &mut State, count: usize| {
+        let one = SubmitJobs { jobs: vec![job(2)], idempotency: None };
+        let commands = vec![Command::SubmitJobs(one); count];
+        let index = state.index().next();
+        state.apply(&Entry { commands, ..Entry::internal(index) });
+    };
+    for jobs in [1, 8_000] {
+        let mut state = State::new();
+        submit(&mut state, jobs);
+        assert_eq!(state.is_walked_within(1 << 20), jobs == 1);
+        let records = state.records().map(Ok::<_, BadImage>);
+        let copy = State::restore(records).expect("it is restored");
+        let samples = |state: &State| (0..20).map(|seed| state.sample(seed)).collect::<Vec<_>>();
+        assert_eq!(samples(&copy), samples(&state), "{jobs} jobs");
+        submit(&mut state, 1);
+        assert_ne!(copy.sample(0), state.sample(0), "{jobs} jobs");
     }
 }
