@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -42,6 +42,15 @@ pub(crate) struct Connection {
     pub(crate) from: SocketAddr,
     /// Who showed a certificate.
     pub(crate) peer: Option<Peer>,
+    /// Set once a request on it came with a token that counts.
+    pub(crate) proved: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// A connection on which nobody has proved anything but by this certificate.
+    pub(crate) fn new(from: SocketAddr, peer: Option<Peer>) -> Self {
+        Self { from, peer, proved: Arc::default() }
+    }
 }
 
 /// Who sent a request.

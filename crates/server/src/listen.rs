@@ -5,6 +5,7 @@ mod shares;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use axum::Router;
@@ -39,6 +40,8 @@ const FILES_RESERVE: usize = 256;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long proving who one is may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may last on which nobody proves who they are.
+const STRANGER_MAX: Duration = Duration::from_secs(120);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Serves up to `connections_max` connections at a time until `stop` says so, then lets what is in flight finish for a few seconds.
@@ -132,7 +135,7 @@ impl Serving {
             debug!(%error, "cannot set TCP_NODELAY");
         }
         let Some(tls) = &self.tls else {
-            return self.http(stream, Connection { from, peer: None }, watcher).await;
+            return self.http(stream, Connection::new(from, None), watcher).await;
         };
         let Some(share) = self.shares.take(from.ip()) else {
             return self.refused(from, "one more connection", "too-many-connections");
@@ -140,13 +143,16 @@ impl Serving {
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor.accept(stream)).await {
             Ok(Ok(stream)) => match tls.peer(&stream) {
                 Ok(None) => {
-                    self.http(stream, Connection { from, peer: None }, watcher).await;
+                    let connection = Connection::new(from, None);
+                    let proved = Arc::clone(&connection.proved);
+                    let serving = self.http(stream, connection, watcher);
+                    while_worth_it(serving, &proved, STRANGER_MAX).await;
                     drop(share);
                 }
                 Ok(Some((peer, ends_at))) => {
                     drop(share);
                     let left = ends_at.duration_since(SystemTime::now()).unwrap_or_default();
-                    let serving = self.http(stream, Connection { from, peer: Some(peer) }, watcher);
+                    let serving = self.http(stream, Connection::new(from, Some(peer)), watcher);
                     // What was proved holds as long as the certificate: whoever has a new one connects again.
                     drop(tokio::time::timeout(left, serving).await);
                 }
@@ -180,6 +186,17 @@ impl Serving {
         let serving = self.builder.serve_connection(stream, service).into_owned();
         if let Err(error) = watcher.watch(serving).await {
             debug!(%error, "connection ended");
+        }
+    }
+}
+
+/// Serves a connection for as long as it takes if somebody proves who they are on it, and for this long at most otherwise: whoever reads
+/// slowly, or not at all, must not keep a place for ever.
+async fn while_worth_it(serving: impl Future<Output = ()>, proved: &AtomicBool, limit: Duration) {
+    tokio::pin!(serving);
+    while tokio::time::timeout(limit, serving.as_mut()).await.is_err() {
+        if !proved.load(Ordering::Relaxed) {
+            return;
         }
     }
 }
@@ -224,6 +241,19 @@ impl Tls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_stranger_is_served_for_a_while_and_whoever_proved_something_for_as_long_as_it_takes()
+    {
+        let limit = Duration::from_millis(20);
+        let (stranger, known) = (AtomicBool::new(false), AtomicBool::new(true));
+        while_worth_it(std::future::pending(), &stranger, limit).await;
+        let short =
+            tokio::time::timeout(10 * limit, while_worth_it(std::future::pending(), &known, limit));
+        assert!(short.await.is_err());
+        while_worth_it(tokio::time::sleep(3 * limit), &known, limit).await;
+        while_worth_it(std::future::ready(()), &stranger, limit).await;
+    }
 
     #[test]
     fn connections_leave_open_files_for_everything_else() {

@@ -154,9 +154,11 @@ fn network(from: IpAddr) -> String {
     }
 }
 
+/// The text as it is remembered: nobody else's line breaks get into the log.
 fn short(text: &str) -> String {
     let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or("").to_owned()
+    let text = text.get(..end.unwrap_or(0)).unwrap_or("");
+    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]
@@ -176,6 +178,7 @@ mod tests {
             refusals.note(from, "a (x)", "GET /v1/jobs", "forbidden");
         }
         refusals.note(from, "", &"ä".repeat(TEXT_BYTES_MAX), "unauthenticated");
+        assert_eq!(short("a\nb\u{1b}[2J"), "a b [2J");
         assert_eq!(refusals.counts(), [("forbidden", 3), ("unauthenticated", 1)].into());
         let mut list: Vec<(String, u64)> =
             refusals.list().into_iter().map(|turned| (turned.kind.action, turned.count)).collect();

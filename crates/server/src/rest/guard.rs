@@ -15,7 +15,7 @@ use http::uri::Authority;
 use super::App;
 use super::problem::{Refused, refuse};
 use super::submit::SUBMITTER;
-use crate::auth::Caller;
+use crate::auth::{Caller, Connection};
 use crate::cookie::SEC_FETCH_SITE;
 use crate::listen::{HEADER_BYTES_MAX, HEADERS_MAX};
 use rota_api::ErrorCode;
@@ -78,6 +78,9 @@ fn introduce(app: &App, request: &mut Request) {
         secured.identify(asked, request.extensions().get())
     });
     if let Caller::Holder(holder) = &caller {
+        if let Some(connection) = request.extensions().get::<Connection>() {
+            connection.proved.store(true, Ordering::Relaxed);
+        }
         let spec = &holder.token.spec;
         let name = HeaderValue::from_str(&spec.name).or_else(|_| HeaderValue::from_str(&spec.id));
         request.headers_mut().remove(&SUBMITTER);
