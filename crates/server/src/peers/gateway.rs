@@ -123,8 +123,11 @@ impl pb::peer_gateway_server::PeerGateway for PeerGateway {
                 debug!(peer = %from, "link closed");
                 return Ok(Response::new(pb::Done {}));
             };
-            for pb::Sample { index, digest } in batch.samples {
-                self.core.tell(handle::Request::Sample(from, LogIndex(index), digest));
+            for pb::Sample { index, digest, version } in batch.samples {
+                // While servers are upgraded one by one, only those of one version can be compared.
+                if version == env!("CARGO_PKG_VERSION") {
+                    self.core.tell(handle::Request::Sample(from, LogIndex(index), digest));
+                }
             }
             self.core.tell(handle::Request::Peer(from, batch.messages));
         }

@@ -107,7 +107,8 @@ impl Peers {
     /// Tells every peer what this server made of the log.
     pub(crate) fn tell(&self, index: LogIndex, digest: u64) {
         for link in self.links().values() {
-            link.send(Item::Sample(pb::Sample { index: index.0, digest }));
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            link.send(Item::Sample(pb::Sample { index: index.0, digest, version }));
         }
     }
 
