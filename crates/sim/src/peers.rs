@@ -291,6 +291,10 @@ impl World {
         if !self.hosts[server].is_boot(boot) {
             return;
         }
+        let blind_until = self.hosts[server].blind_until;
+        if blind_until > self.now && !self.finale {
+            return self.at(blind_until, Happening::CloudStirs { server, boot });
+        }
         let everything = self.finale || self.rng.chance(30);
         let id = self.hosts[server].id;
         let done = self.cloud.lock().stir(id, everything);
@@ -320,7 +324,15 @@ impl World {
         }
         let chosen = *self.rng.pick(&candidates);
         let id = self.hosts[chosen].id;
-        if self.cloud.lock().leader() != Some(id) {
+        let before = self.cloud.lock().leader();
+        if before != Some(id) {
+            let old = before.and_then(|old| self.number_of(old));
+            if let Some(old) = old.filter(|_| self.rng.chance(50)) {
+                // It believes in itself for longer than any lease.
+                let blind = self.rng.spread(MILLI, self.lease().0.saturating_mul(3));
+                self.hosts[old].blind_until = self.now.saturating_add(blind);
+                self.counters.note("an old leader is left in its belief");
+            }
             self.cloud.lock().elect(id);
             self.drive(chosen, |_, _| {});
         }

@@ -28,6 +28,8 @@ pub(crate) struct Host {
     /// How much faster its clock runs, in millionths.
     drift: u64,
     pub(crate) is_paused: bool,
+    /// Until when the adversary shows it nothing new.
+    pub(crate) blind_until: u64,
     /// When it went on last: what should have woken it meanwhile wakes it at that moment.
     pub(crate) resumed_at: u64,
     /// What has to wait until the server goes on.
@@ -71,6 +73,7 @@ impl Host {
             wall_offset: 0,
             drift: id.0.wrapping_mul(7_919) % 500,
             is_paused: false,
+            blind_until: 0,
             resumed_at: 0,
             deferred: Vec::new(),
             slowness: 1,
