@@ -62,6 +62,8 @@ pub enum AttemptState {
     Cancelled,
     /// Its node was lost, or its worker restarted.
     Lost,
+    /// Was handed to a node to run next, and taken back before it ran.
+    Recalled,
 }
 
 impl TaskState {
@@ -116,7 +118,7 @@ name_states! {
         Cancelled = "cancelled"
     }
     AttemptState {
-        Live = "live", Succeeded = "succeeded", Failed = "failed", Cancelled = "cancelled", Lost = "lost"
+        Live = "live", Succeeded = "succeeded", Failed = "failed", Cancelled = "cancelled", Lost = "lost", Recalled = "recalled"
     }
 }
 

@@ -166,6 +166,7 @@ fn attempt_row(attempt: &Attempt, screen: &Screen) -> Vec<String> {
         AttemptState::Failed => screen.bad("✖ failed"),
         AttemptState::Cancelled => screen.faint("⊘ cancelled"),
         AttemptState::Lost => screen.bad("? lost"),
+        AttemptState::Recalled => screen.faint("↩ recalled"),
     };
     vec![
         format!("  {}", attempt.id),

@@ -377,6 +377,24 @@ fn the_events_of_a_job_are_listed_and_a_submitter_finds_their_own_jobs() {
 }
 
 #[test]
+fn short_tasks_wait_at_their_node_and_never_overlap() {
+    let dev = Dev::start();
+    let nodes = dev.json(&["node", "ls"]);
+    let cpus = nodes["items"][0]["capacity"]["cpus"].as_f64().expect("a node says what it has").to_string();
+    // Each takes all cpus: one that starts before the one ahead is over finds the directory there.
+    let busy = dev.dir.join("busy").display().to_string();
+    let script = format!("mkdir {busy} && rmdir {busy}");
+    let words = ["run", "--cpus", &cpus, "--array", "1-60", "--", "sh", "-c", &script];
+    let output = dev.run(&words);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let events = dev.ok(&["job", "show", "last", "--events"]);
+    let count = |what: &str| events.matches(what).count();
+    assert_eq!(count("attempt_ended"), 60);
+    assert!(count("attempt_staged") > 10, "{events}");
+    assert!(count("attempt_promoted") <= count("attempt_staged"), "{events}");
+}
+
+#[test]
 fn a_dry_run_starts_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("config.toml"), "").expect("the configuration is written");

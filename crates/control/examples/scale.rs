@@ -166,6 +166,7 @@ impl World {
                 labels: Default::default(),
                 version: "1".into(),
                 runs: ActionKinds::EVERY,
+                stages: true,
             }));
         }
     }
@@ -233,7 +234,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::Propose(tag, command) => self.wanted.push((tag, command)),
-                Output::WakeAt(_) => {}
+                Output::Recall(..) | Output::WakeAt(_) => {}
             }
         }
     }

@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 mod lease;
+mod staging;
 
 use alloc::vec::Vec;
 
@@ -18,9 +19,11 @@ use rota_core::State;
 use rota_core::command::Command;
 use rota_core::event::Event;
 use rota_policy::{Budget, Planner, Ranked};
-use rota_types::{Monotonic, NodeId, Span, Steady, TaskId};
+use rota_types::{AttemptId, Monotonic, NodeId, Span, Steady, TaskId};
 
 use lease::Leases;
+use staging::Lanes;
+pub use staging::{RECALL_AFTER, STAGED_MAX, STAGED_MEAN_MAX};
 
 /// The leader's memory.
 #[derive(Debug)]
@@ -30,6 +33,7 @@ pub struct Controller {
     ranked: Ranked,
     planner: Planner,
     leases: Leases,
+    lanes: Lanes,
     /// Something may be placed that could not be placed before.
     dirty: bool,
     plan_in_flight: bool,
@@ -59,6 +63,8 @@ pub enum Input<'a> {
 pub enum Output {
     /// Propose this, and say [`Input::Answered`] afterwards.
     Propose(Tag, Command),
+    /// Ask the node to give this attempt back, unless it was started. Its report says what came of it.
+    Recall(NodeId, AttemptId),
     /// Say [`Input::Woke`] at this time; replaces any earlier one.
     WakeAt(Monotonic),
 }
@@ -92,6 +98,7 @@ impl Controller {
             ranked: Ranked::new(state),
             planner: Planner::default(),
             leases: Leases::new(lease),
+            lanes: Lanes::default(),
             dirty: true,
             plan_in_flight: false,
             tick_in_flight: false,
@@ -122,7 +129,10 @@ impl Controller {
     pub fn step(&mut self, state: &State, input: Input<'_>, now: Now) -> Vec<Output> {
         match input {
             Input::Elected => self.elected(state, now),
-            Input::Deposed => self.leads = false,
+            Input::Deposed => {
+                self.leads = false;
+                self.lanes = Lanes::default();
+            }
             Input::Applied(events) => self.observe(state, events, now),
             Input::Answered(tag) => self.answered(tag),
             Input::Heartbeat(node) => self.leases.renew(node, now.monotonic),
@@ -135,6 +145,7 @@ impl Controller {
         self.expire(now, &mut outputs);
         self.tick(state, now, &mut outputs);
         self.plan(state, &mut outputs);
+        self.recall(state, now, &mut outputs);
         self.set_alarm(state, now, &mut outputs);
         outputs
     }
@@ -150,8 +161,9 @@ impl Controller {
         if ending.is_empty() {
             return None;
         }
-        let (plan, _) = self.planner.plan_after(state, &self.ranked, &ending, Budget::PASS);
-        if plan.placements.is_empty() {
+        let (mut plan, _) = self.planner.plan_after(state, &self.ranked, &ending, Budget::PASS);
+        self.lanes.stage(state, &self.ranked, &ending, &mut plan);
+        if plan.is_empty() {
             return None;
         }
         self.plan_in_flight = true;
@@ -165,11 +177,15 @@ impl Controller {
         self.tick_in_flight = false;
         self.wake_at = None;
         self.leases.grant_all(state, now.monotonic);
+        self.lanes = Lanes::new(state, now.monotonic);
     }
 
     fn observe(&mut self, state: &State, events: &[Event], now: Now) {
         for event in events {
             self.dirty |= may_start_something(event);
+            if self.leads {
+                self.lanes.observe(state, event, now.monotonic);
+            }
             match event {
                 Event::JobSubmitted(job) | Event::TasksCancelled { job, .. } => {
                     self.ranked.refresh_job(state, *job);
@@ -180,6 +196,7 @@ impl Controller {
                 Event::AttemptEnded(record) => {
                     self.ranked.refresh_around(state, record.attempt.task);
                 }
+                Event::AttemptStaged { task, .. } => self.ranked.refresh_around(state, *task),
                 Event::TaskQueued(task) => self.ranked.refresh_around(state, *task),
                 Event::JobFinished(job) => self.ranked.refresh_job(state, job.id),
                 Event::NodeRegistered(node) => self.leases.grant(*node, now.monotonic),
@@ -189,7 +206,8 @@ impl Controller {
                 Event::QueueConfigured(_) | Event::QueueRemoved(_) => {
                     self.ranked.refresh_queues(state);
                 }
-                Event::StopRequested(_)
+                Event::AttemptPromoted { .. }
+                | Event::StopRequested(_)
                 | Event::NodeDraining(..)
                 | Event::NodeLeaving(_)
                 | Event::QueuePaused(..)
@@ -235,12 +253,19 @@ impl Controller {
         if !self.dirty || self.plan_in_flight {
             return;
         }
-        let (plan, more) = self.planner.plan(state, &self.ranked, Budget::PASS);
-        self.dirty = more && !plan.placements.is_empty();
-        if !plan.placements.is_empty() {
+        let (mut plan, more) = self.planner.plan(state, &self.ranked, Budget::PASS);
+        self.lanes.stage(state, &self.ranked, &[], &mut plan);
+        self.dirty = more && !plan.is_empty();
+        if !plan.is_empty() {
             self.plan_in_flight = true;
             outputs.push(Output::Propose(Tag::Plan, Command::CommitPlan(plan)));
         }
+    }
+
+    /// Asks for what was staged and does not get its turn.
+    fn recall(&mut self, state: &State, now: Now, outputs: &mut Vec<Output>) {
+        let overdue = self.lanes.overdue(state, now.monotonic);
+        outputs.extend(overdue.into_iter().map(|(node, attempt)| Output::Recall(node, attempt)));
     }
 
     fn set_alarm(&mut self, state: &State, now: Now, outputs: &mut Vec<Output>) {
@@ -248,7 +273,8 @@ impl Controller {
             .next_deadline()
             .filter(|_| !self.tick_in_flight)
             .map(|deadline| now.monotonic.plus(deadline.since(now.steady)));
-        let next = [deadline, self.leases.next_expiry()].into_iter().flatten().min();
+        let next = [deadline, self.leases.next_expiry(), self.lanes.next_recall()];
+        let next = next.into_iter().flatten().min();
         if let Some(next) = next
             && self.wake_at.is_none_or(|at| next < at)
         {
@@ -277,12 +303,14 @@ fn may_start_something(event: &Event) -> bool {
     match event {
         Event::JobSubmitted(_)
         | Event::AttemptEnded(_)
+        | Event::AttemptPromoted { .. }
         | Event::TaskQueued(_)
         | Event::NodeRegistered(_)
         | Event::NodeDraining(_, false)
         | Event::QueueConfigured(_)
         | Event::QueuePaused(_, false) => true,
         Event::AttemptsCreated(_)
+        | Event::AttemptStaged { .. }
         | Event::StopRequested(_)
         | Event::TasksCancelled { .. }
         | Event::JobFinished(_)

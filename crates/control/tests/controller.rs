@@ -25,7 +25,10 @@ fn wake(at: u64) -> Output {
 
 fn plan(job: u64, index: u32, count: u32) -> Output {
     let placement = Placement { task: task(job, index), count, node: NodeId(1) };
-    Output::Propose(Tag::Plan, Command::CommitPlan(Plan { placements: vec![placement] }))
+    Output::Propose(
+        Tag::Plan,
+        Command::CommitPlan(Plan { placements: vec![placement], ..Plan::default() }),
+    )
 }
 
 /// A world of nodes with four cpus each, and its controller, just elected at 1,000.
@@ -143,7 +146,7 @@ fn the_alarm_goes_off_when_a_back_off_ends_and_the_tick_is_proposed_once() {
     });
     assert_eq!(apply(&mut world, &mut control, submit(flaky), at(1_001)), vec![plan(1, 0, 1)]);
     let placement = Placement { task: task(1, 0), count: 1, node: NodeId(1) };
-    let commit = Command::CommitPlan(Plan { placements: vec![placement] });
+    let commit = Command::CommitPlan(Plan { placements: vec![placement], ..Plan::default() });
     assert_eq!(apply(&mut world, &mut control, commit, at(1_002)), vec![]);
     let end = report(attempt(1, 0, 1), 1, failed(FailureKind::Exit(1)));
     control.step(&world.state, Input::Answered(Tag::Plan), at(1_002));
@@ -214,7 +217,7 @@ fn the_end_of_a_task_and_the_start_of_the_next_share_an_entry() {
     let done = Command::EndAttempts(vec![report(attempt(1, 0, 1), 1, AttemptEnd::Succeeded)]);
     let other = [Command::Tick, done.clone()];
     let next = Placement { task: task(1, 1), count: 1, node: NodeId(1) };
-    let expected = Command::CommitPlan(Plan { placements: vec![next] });
+    let expected = Command::CommitPlan(Plan { placements: vec![next], ..Plan::default() });
     assert_eq!(control.anticipate(&world.state, &[Command::Tick]), None, "nothing ends");
     assert_eq!(control.anticipate(&world.state, &other), Some(expected.clone()));
     assert_eq!(control.anticipate(&world.state, &other), None, "one plan at a time");
@@ -243,6 +246,7 @@ fn a_server_that_does_not_lead_wants_nothing_and_one_that_leads_again_starts_afr
         Placement { task: task(1, 0), count: 1, node: NodeId(1) },
         Placement { task: task(2, 0), count: 1, node: NodeId(1) },
     ];
-    let both = Output::Propose(Tag::Plan, Command::CommitPlan(Plan { placements }));
+    let both =
+        Output::Propose(Tag::Plan, Command::CommitPlan(Plan { placements, ..Plan::default() }));
     assert_eq!(wanted, vec![both, wake(10_100)]);
 }

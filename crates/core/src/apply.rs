@@ -14,6 +14,7 @@ mod queue;
 mod renew;
 mod report;
 mod server;
+mod stage;
 mod submit;
 mod tick;
 mod token;

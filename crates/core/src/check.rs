@@ -38,6 +38,8 @@ pub enum Violation {
     I16Token(String),
     /// I17: the key-value store contradicts itself.
     I17Kv(String),
+    /// I18: a staged task is behind none of its node, or behind one of another kind, or is not the only one, or nothing runs ahead.
+    I18Staged(String),
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
     pub fn check(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         self.check_nodes(&mut found);
+        self.check_staged(&mut found);
         self.check_tasks(&mut found);
         self.check_counts(&mut found);
         self.check_indexes(&mut found);
@@ -58,7 +61,7 @@ impl State {
     fn check_nodes(&self, found: &mut Vec<Violation>) {
         let mut held: BTreeMap<NodeId, (Resources, BTreeSet<TaskId>)> = BTreeMap::new();
         for (id, task) in &self.tasks {
-            let (Some(attempt), Some(group)) = (task.attempt(), self.group(*id)) else {
+            let (Some(attempt), Some(group)) = (task.running(), self.group(*id)) else {
                 continue;
             };
             let (sum, live) = held.entry(attempt.node).or_default();
@@ -89,15 +92,56 @@ impl State {
         }
     }
 
+    /// A staged task is behind another of its node, of its queue and shape, as no other is; the first of them runs.
+    fn check_staged(&self, found: &mut Vec<Violation>) {
+        let mut staged: BTreeMap<NodeId, BTreeMap<TaskId, TaskId>> = BTreeMap::new();
+        for (id, task) in &self.tasks {
+            let Phase::Staged { attempt, behind, .. } = &task.phase else { continue };
+            let ahead = self.tasks.get(behind).and_then(Task::attempt);
+            let alike = self.lane(*id) == self.lane(*behind);
+            let twice = staged.entry(attempt.node).or_default().insert(*behind, *id).is_some();
+            if twice
+                || !alike
+                || !self.is_behind_running(*id)
+                || ahead.is_none_or(|ahead| ahead.node != attempt.node)
+            {
+                found.push(Violation::I18Staged(format!("{id} behind {behind}: {task:?}")));
+            }
+        }
+        for (id, node) in &self.nodes {
+            let expected = staged.remove(id).unwrap_or_default();
+            if node.staged != expected {
+                let text = format!("node {id}: {:?}, not {expected:?}", node.staged);
+                found.push(Violation::I18Staged(text));
+            }
+        }
+        if let Some((node, _)) = staged.pop_first() {
+            found.push(Violation::I18Staged(format!("on node {node}, which is not there")));
+        }
+    }
+
+    /// Whether a running task is at the head of those that a staged one is behind.
+    fn is_behind_running(&self, mut id: TaskId) -> bool {
+        for _ in 0..=self.tasks.len() {
+            match self.tasks.get(&id) {
+                Some(Task { phase: Phase::Staged { behind, .. }, .. }) => id = *behind,
+                Some(Task { phase: Phase::Running(_), .. }) => return true,
+                Some(_) | None => return false,
+            }
+        }
+        false
+    }
+
     fn check_tasks(&self, found: &mut Vec<Violation>) {
         for (id, task) in &self.tasks {
             let Some(group) = self.group(*id) else {
                 found.push(Violation::I9Counter(format!("task {id} belongs to no live job")));
                 continue;
             };
-            let Task { attempts, failures, lost, phase } = task;
-            let live = u32::from(matches!(phase, Phase::Running(_)));
-            let counted = failures.saturating_add(*lost).saturating_add(live);
+            let Task { attempts, failures, lost, recalled, .. } = task;
+            let live = u32::from(task.attempt().is_some());
+            let over = failures.saturating_add(*lost).saturating_add(*recalled);
+            let counted = over.saturating_add(live);
             // Numbers were moved when the state became another cluster's.
             let moved = self.attempts_from > 0 && *attempts > counted;
             if (*attempts != counted && !moved)
@@ -192,7 +236,7 @@ impl State {
             .iter()
             .filter_map(|(id, task)| match task.phase {
                 Phase::Waiting { until } => Some((until, *id)),
-                Phase::Queued { .. } | Phase::Running(_) => None,
+                Phase::Queued { .. } | Phase::Staged { .. } | Phase::Running(_) => None,
             })
             .collect();
         let nodes: BTreeMap<_, _> =

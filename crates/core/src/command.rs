@@ -223,6 +223,26 @@ pub struct CancelTasks {
 pub struct Plan {
     /// In the order of decision.
     pub placements: Vec<Placement>,
+    /// Taken up after the placements; from feature level [`STAGING_LEVEL`](crate::STAGING_LEVEL) on.
+    pub staged: Vec<Staging>,
+}
+
+impl Plan {
+    /// Whether nothing is proposed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.placements.is_empty() && self.staged.is_empty()
+    }
+}
+
+/// A queued task that is handed to a node before there is room for it there, so that no time is lost between the end of one task
+/// and the start of the next (HyperQueue calls this prefilling; Beránek et al., SoftwareX 27, 2024).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Staging {
+    /// The task to hand out.
+    pub task: TaskId,
+    /// The running or staged task, of the same queue and shape, whose room it takes over.
+    pub behind: TaskId,
 }
 
 /// `count` tasks with consecutive indexes, to be started on one node.
@@ -262,6 +282,8 @@ pub enum AttemptEnd {
     Failed(Failure),
     /// Stopped because the state machine asked for it.
     Stopped,
+    /// Never started: it was staged, and its node was asked to give it back.
+    Recalled,
 }
 
 /// Why an attempt failed.
@@ -307,6 +329,8 @@ pub struct NodeSpec {
     pub version: Box<str>,
     /// What it is willing to run.
     pub runs: ActionKinds,
+    /// Whether it understands that an attempt waits for the end of another.
+    pub stages: bool,
 }
 
 /// A queue's settings.

@@ -17,6 +17,22 @@ pub enum Event {
     JobSubmitted(JobId),
     /// Attempts were created on a node. The number of each is its task's current one.
     AttemptsCreated(Placement),
+    /// A task was staged. The number of its attempt is its current one.
+    AttemptStaged {
+        /// The task.
+        task: TaskId,
+        /// The node that was given it.
+        node: NodeId,
+        /// The task that it is behind.
+        behind: TaskId,
+    },
+    /// The task ahead of a staged one has ended: it runs.
+    AttemptPromoted {
+        /// The task.
+        task: TaskId,
+        /// Its node.
+        node: NodeId,
+    },
     /// An attempt is over.
     AttemptEnded(Box<AttemptRecord>),
     /// A live attempt has to stop; the worker learns it from the desired set.
@@ -105,6 +121,8 @@ pub enum AttemptState {
     Cancelled,
     /// Its node was lost, or its worker restarted.
     Lost,
+    /// It was staged, and taken back before it ran.
+    Recalled,
 }
 
 /// What became of a task when its attempt ended.

@@ -24,6 +24,8 @@ pub enum Hold {
     Running(NodeId),
     /// The task is over.
     Over,
+    /// The task was handed to this node and starts there when the other task has ended.
+    Staged(NodeId, TaskId),
     /// The task waits for a back-off to end at this steady time.
     BackingOff(Steady),
     /// Its queue is paused.
@@ -54,6 +56,9 @@ impl State {
             Standing::Tried(task) => match &task.phase {
                 Phase::Queued { .. } => {}
                 Phase::Waiting { until } => holds.push(Hold::BackingOff(*until)),
+                Phase::Staged { attempt, behind, .. } => {
+                    holds.push(Hold::Staged(attempt.node, *behind));
+                }
                 Phase::Running(attempt) => holds.push(Hold::Running(attempt.node)),
             },
         }

@@ -167,8 +167,17 @@ impl State {
             Record::Queue(QueueRecord { id: *id, spec: spec.clone(), paused: *paused })
         });
         let nodes = self.nodes.iter().map(|(id, node)| {
-            let Node { spec, draining, leaving, lost, registered_at, held: _, free: _, live: _ } =
-                node;
+            let Node {
+                spec,
+                draining,
+                leaving,
+                lost,
+                registered_at,
+                held: _,
+                free: _,
+                live: _,
+                staged: _,
+            } = node;
             Record::Node(NodeRecord {
                 id: *id,
                 spec: spec.clone(),
@@ -333,6 +342,13 @@ impl State {
                     self.nodes.get_mut(&attempt.node).ok_or(BadImage("an attempt runs nowhere"))?;
                 node.hold(&shape.shape.need, 1);
                 node.live.insert(id);
+            }
+            Phase::Staged { attempt, behind, .. } => {
+                let node =
+                    self.nodes.get_mut(&attempt.node).ok_or(BadImage("an attempt runs nowhere"))?;
+                if node.staged.insert(*behind, id).is_some() {
+                    return Err(BadImage("two tasks are staged behind one"));
+                }
             }
             Phase::Waiting { until } => {
                 self.waiting.insert((*until, id));

@@ -33,6 +33,6 @@ pub mod task;
 pub mod token;
 
 pub use apply::Applied;
-pub use server::LEVEL;
+pub use server::{LEVEL, STAGING_LEVEL};
 pub use shape::ShapeId;
 pub use state::State;

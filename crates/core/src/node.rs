@@ -1,6 +1,6 @@
 //! Nodes, and whether a task fits on one. Feasibility is decided here and nowhere else.
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 use rota_types::{ActionKind, Resources, Shortage, TaskId, Timestamp, Unmet};
@@ -26,6 +26,8 @@ pub struct Node {
     pub free: Resources,
     /// The tasks whose live attempt it runs.
     pub live: BTreeSet<TaskId>,
+    /// The tasks that take over what another one holds as soon as that has ended, by the other one.
+    pub staged: BTreeMap<TaskId, TaskId>,
 }
 
 /// Where a node is in its life.
@@ -74,6 +76,7 @@ impl Node {
             registered_at,
             held: Resources::default(),
             live: BTreeSet::new(),
+            staged: BTreeMap::new(),
         }
     }
 
@@ -99,6 +102,12 @@ impl Node {
         self.state() == NodeState::Ready
             && shape.kind.is_none_or(|kind| self.spec.runs.contains(kind))
             && shape.constraints.iter().all(|constraint| constraint.admits(&self.spec.labels))
+    }
+
+    /// Whether it holds more than it has, or runs more than it may: what it has became less while it ran them.
+    pub(crate) fn is_overfull(&self) -> bool {
+        let attempts = self.live.len() as u64 > u64::from(self.spec.attempts_max);
+        attempts || !self.spec.capacity.shortages(&self.held).is_empty()
     }
 
     /// How many tasks of `shape` could start on the node now.

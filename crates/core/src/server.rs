@@ -8,7 +8,10 @@ use rota_types::{ServerId, Timestamp};
 
 /// The highest feature level that this version understands. A level is raised, by a command, once every server understands it;
 /// until then what is new stays off, so that servers of two versions make the same of the same log.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
+
+/// From this feature level on tasks are staged.
+pub const STAGING_LEVEL: u32 = 2;
 
 /// A server as it describes itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

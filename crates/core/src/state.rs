@@ -321,8 +321,9 @@ impl State {
 
     /// What a node must run: the whole truth that its worker needs.
     pub fn desired(&self, node: NodeId) -> impl Iterator<Item = (AttemptId, &Attempt)> {
-        let live = self.nodes.get(&node).map(|node| &node.live);
-        live.into_iter().flatten().filter_map(|id| {
+        let known = self.nodes.get(&node);
+        let tasks = known.map(|node| node.live.iter().chain(node.staged.values()));
+        tasks.into_iter().flatten().filter_map(|id| {
             let task = self.tasks.get(id)?;
             task.attempt().map(|attempt| (task.latest(*id), attempt))
         })
@@ -447,7 +448,7 @@ pub(crate) struct GroupAt {
 /// The slot that a phase is counted in.
 pub(crate) fn slot_of(phase: &Phase) -> Slot {
     match phase {
-        Phase::Queued { .. } => Slot::Queued,
+        Phase::Queued { .. } | Phase::Staged { .. } => Slot::Queued,
         Phase::Waiting { .. } => Slot::Waiting,
         Phase::Running(_) => Slot::Running,
     }

@@ -16,6 +16,8 @@ pub struct Task {
     pub failures: u32,
     /// Attempts that were lost with their node.
     pub lost: u32,
+    /// Attempts that were taken back from their node before they ran.
+    pub recalled: u32,
     /// What it does now.
     pub phase: Phase,
 }
@@ -33,14 +35,24 @@ pub enum Phase {
         /// When it may run again.
         until: Steady,
     },
-    /// Has a live attempt.
+    /// Was handed to a node before there is room for it there, and starts as soon as the task ahead, running or staged itself, has
+    /// ended. Its attempt holds nothing yet. The node may have started it already, without the server knowing.
+    Staged {
+        /// The attempt that the node was given.
+        attempt: Attempt,
+        /// The task of the same node whose room it will take.
+        behind: TaskId,
+        /// Since when it has been ready: its place in the queue if it is taken back.
+        since: Steady,
+    },
+    /// Has an attempt that holds what it needs.
     Running(Attempt),
 }
 
-/// A live attempt.
+/// An attempt that is not over.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Attempt {
-    /// The node that runs it.
+    /// The node that runs it or will.
     pub node: NodeId,
     /// When it was placed, by the leader's wall clock.
     pub placed_at: Timestamp,
@@ -60,11 +72,41 @@ pub enum Standing<'a> {
 }
 
 impl Task {
-    /// The live attempt, if there is one.
+    /// A task that is tried for the first time. `before` is the number that no attempt has any more.
+    pub(crate) fn first(before: u32, phase: Phase) -> Self {
+        Self { attempts: before.saturating_add(1), failures: 0, lost: 0, recalled: 0, phase }
+    }
+
+    /// The live attempt, if there is one: it runs, or its node was given it to run next.
     #[must_use]
     pub fn attempt(&self) -> Option<&Attempt> {
         match &self.phase {
+            Phase::Running(attempt) | Phase::Staged { attempt, .. } => Some(attempt),
+            Phase::Queued { .. } | Phase::Waiting { .. } => None,
+        }
+    }
+
+    /// The attempt that holds what it needs, if there is one.
+    #[must_use]
+    pub fn running(&self) -> Option<&Attempt> {
+        match &self.phase {
             Phase::Running(attempt) => Some(attempt),
+            Phase::Staged { .. } | Phase::Queued { .. } | Phase::Waiting { .. } => None,
+        }
+    }
+
+    /// The task behind which this one is staged.
+    #[must_use]
+    pub fn behind(&self) -> Option<TaskId> {
+        match self.phase {
+            Phase::Staged { behind, .. } => Some(behind),
+            Phase::Running(_) | Phase::Queued { .. } | Phase::Waiting { .. } => None,
+        }
+    }
+
+    pub(crate) fn attempt_mut(&mut self) -> Option<&mut Attempt> {
+        match &mut self.phase {
+            Phase::Running(attempt) | Phase::Staged { attempt, .. } => Some(attempt),
             Phase::Queued { .. } | Phase::Waiting { .. } => None,
         }
     }

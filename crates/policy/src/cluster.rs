@@ -33,12 +33,15 @@ struct Change {
 const WHOLE: u128 = 1_000_000;
 
 impl<'a> Cluster<'a> {
-    /// The cluster as the state has it, except that the live attempts of the tasks `ending` hold nothing any more.
+    /// The cluster as the state has it, except that the live attempts of the tasks `ending`, which are sorted, hold nothing any
+    /// more.
     #[must_use]
     pub fn new(state: &'a State, ending: &[TaskId]) -> Self {
         let mut changes: BTreeMap<NodeId, Change> = BTreeMap::new();
         for id in ending {
-            let attempt = state.task(*id).and_then(Task::attempt);
+            let attempt = state.task(*id).and_then(Task::running);
+            let attempt =
+                attempt.filter(|attempt| !is_taken_over(state, attempt.node, *id, ending));
             if let (Some(attempt), Some(group)) = (attempt, state.group(*id)) {
                 let change = changes.entry(attempt.node).or_default();
                 change.freed.add(&state.shape(group.shape).need, 1);
@@ -145,6 +148,16 @@ impl<'a> Cluster<'a> {
             slots.saturating_sub(change.taken_attempts)
         })
     }
+}
+
+/// Whether something that stays is staged behind a task that ends: it takes over what that holds.
+fn is_taken_over(state: &State, node: NodeId, task: TaskId, ending: &[TaskId]) -> bool {
+    let staged = state.node(node).map(|node| &node.staged);
+    let mut next = staged.and_then(|staged| staged.get(&task));
+    while let Some(task) = next.filter(|task| ending.binary_search(task).is_ok()) {
+        next = staged.and_then(|staged| staged.get(task));
+    }
+    next.is_some()
 }
 
 /// `part` of `whole`, in millionths.

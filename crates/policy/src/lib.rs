@@ -18,6 +18,7 @@ mod pending;
 mod placement;
 mod plan;
 mod ranked;
+mod stage;
 
 pub use cluster::Cluster;
 pub use discipline::{QueueDiscipline, Rank, RankInput, discipline};
@@ -25,3 +26,4 @@ pub use pending::{Candidate, Pending};
 pub use placement::{PlacementPolicy, placement};
 pub use plan::{Budget, Planner};
 pub use ranked::Ranked;
+pub use stage::stage;

@@ -85,7 +85,7 @@ impl Planner {
         self.plan_after(state, ranked, &[], budget)
     }
 
-    /// As [`plan`](Self::plan), for a state in which the live attempts of the tasks `ending` will have ended.
+    /// As [`plan`](Self::plan), for a state in which the live attempts of the tasks `ending`, which are sorted, will have ended.
     pub fn plan_after(
         &mut self,
         state: &State,

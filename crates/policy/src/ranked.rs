@@ -217,7 +217,7 @@ impl Ranked {
             Some(Phase::Queued { since }) => {
                 Some(queue.discipline.rank(&RankInput { ready_at: *since, ..input(job, group) }))
             }
-            Some(Phase::Waiting { .. } | Phase::Running(_)) | None => None,
+            Some(Phase::Waiting { .. } | Phase::Staged { .. } | Phase::Running(_)) | None => None,
         };
         let key = Key { job: id.job, index: id.index, fresh: false };
         match rank {

@@ -23,6 +23,7 @@ fn observe(ranked: &mut Ranked, state: &State, events: &[Event]) {
             Event::JobFinished(job) => ranked.refresh_job(state, job.id),
             Event::AttemptsCreated(placement) => ranked.refresh_around(state, placement.task),
             Event::AttemptEnded(record) => ranked.refresh_around(state, record.attempt.task),
+            Event::AttemptStaged { task, .. } => ranked.refresh_around(state, *task),
             Event::TaskQueued(task) => ranked.refresh_around(state, *task),
             Event::QueueConfigured(_) | Event::QueueRemoved(_) => ranked.refresh_queues(state),
             _ => {}
@@ -53,7 +54,7 @@ fn a_task_that_was_lost_in_the_instant_of_its_submit_keeps_its_place() {
     world.submit(world::job(3)).expect("a new job");
     let mut ranked = Ranked::new(&world.state);
     let first = Placement { task: world::task(1, 0), count: 1, node: NodeId(1) };
-    let plan = Command::CommitPlan(Plan { placements: vec![first] });
+    let plan = Command::CommitPlan(Plan { placements: vec![first], ..Plan::default() });
     let applied = world.entry(vec![plan, Command::LoseNode(NodeId(1))]);
     observe(&mut ranked, &world.state, &applied.events);
     assert_eq!(ranked, Ranked::new(&world.state));

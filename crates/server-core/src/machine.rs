@@ -267,6 +267,7 @@ impl<S: Shell> Machine<S> {
                     let (commands, asker) = (vec![command], Asker::Controller(tag));
                     self.waiting.push_back(Proposal { commands, bytes: 1_024, asker });
                 }
+                Output::Recall(node, attempt) => self.sessions.recall(node, attempt),
                 Output::WakeAt(at) => self.wake_at = Some(at),
             }
         }

@@ -51,6 +51,8 @@ pub struct Start {
     pub array_index: Option<u64>,
     /// Set if it has to stop already.
     pub stop: Option<Span>,
+    /// The attempt after whose end it starts.
+    pub behind: Option<AttemptId>,
 }
 
 /// Why the server ends a session.
@@ -85,6 +87,8 @@ pub struct Pending {
     pub stop: Vec<(AttemptId, Span)>,
     /// Attempts whose report was applied, whatever came of it.
     pub settled: Vec<AttemptId>,
+    /// Attempts to give back unless they were started.
+    pub recall: Vec<AttemptId>,
     /// The session is to end, after all of the above was told.
     pub ending: Option<Ending>,
 }
@@ -93,8 +97,9 @@ impl Pending {
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        let Self { welcome, renewed, full, start, stop, settled, ending } = self;
+        let Self { welcome, renewed, full, start, stop, settled, recall, ending } = self;
         let silent = welcome.is_none() && renewed.is_none() && ending.is_none();
-        silent && !full && start.is_empty() && stop.is_empty() && settled.is_empty()
+        let same = start.is_empty() && stop.is_empty();
+        silent && !full && same && settled.is_empty() && recall.is_empty()
     }
 }

@@ -84,7 +84,7 @@ impl Servers {
     /// What to propose so that the log says what the servers say of themselves. Each thing once per term.
     pub(crate) fn corrections(&mut self, state: &State, replica: &Replica) -> Vec<ServerCommand> {
         if self.is_sole {
-            return Vec::new();
+            return self.raise_to(self.own.level, state).into_iter().collect();
         }
         let members: Vec<ServerId> =
             replica.members().into_iter().map(|member| member.id).collect();
@@ -98,11 +98,7 @@ impl Servers {
             }
         }
         let understood = members.iter().map(|id| state.server(*id).map_or(0, |one| one.spec.level));
-        let level = understood.min().unwrap_or(0);
-        if level > state.level() && level != self.level_proposed {
-            self.level_proposed = level;
-            commands.push(ServerCommand::RaiseLevel(level));
-        }
+        commands.extend(self.raise_to(understood.min().unwrap_or(0), state));
         commands
     }
 
@@ -122,6 +118,14 @@ impl Servers {
         specs.push(self.own.clone());
         specs.sort_by_key(|spec| spec.id);
         specs
+    }
+
+    fn raise_to(&mut self, level: u32, state: &State) -> Option<ServerCommand> {
+        let is_new = level > state.level() && level != self.level_proposed;
+        is_new.then(|| {
+            self.level_proposed = level;
+            ServerCommand::RaiseLevel(level)
+        })
     }
 
     /// A learner that has caught up and can decide with the others.

@@ -134,6 +134,9 @@ impl<O: Outbox> Sessions<O> {
     fn observe_event(&mut self, state: &State, event: &Event) {
         match event {
             Event::AttemptsCreated(placement) => self.start(state, placement),
+            Event::AttemptStaged { task, node, .. } => {
+                self.start(state, &Placement { task: *task, count: 1, node: *node });
+            }
             Event::StopRequested(id) => {
                 let attempt = live(state, id.task).filter(|(latest, _)| latest == id);
                 if let Some((_, Attempt { node, stop: Some(grace), .. })) = attempt {
@@ -149,6 +152,7 @@ impl<O: Outbox> Sessions<O> {
             Event::NodeLost(node) => self.end(*node, Ending::Lost),
             Event::NodeRemoved { node, .. } => self.end(*node, Ending::Removed),
             Event::JobSubmitted(_)
+            | Event::AttemptPromoted { .. }
             | Event::AttemptEnded(_)
             | Event::TaskQueued(_)
             | Event::TasksCancelled { .. }
@@ -184,6 +188,11 @@ impl<O: Outbox> Sessions<O> {
         session.outbox.put(|pending| pending.start.extend(starts));
     }
 
+    /// Asks a worker for an attempt that it may not have started.
+    pub(crate) fn recall(&self, node: NodeId, attempt: AttemptId) {
+        self.tell(node, |pending| pending.recall.push(attempt));
+    }
+
     fn tell(&self, node: NodeId, add: impl FnOnce(&mut Pending)) {
         if let Some(session) = self.connected.get(&node) {
             session.outbox.put(add);
@@ -216,6 +225,12 @@ fn live(state: &State, id: TaskId) -> Option<(AttemptId, &Attempt)> {
     task.attempt().map(|attempt| (task.latest(id), attempt))
 }
 
+/// The attempt that a staged task waits for.
+fn behind(state: &State, id: TaskId) -> Option<AttemptId> {
+    let ahead = state.task(id)?.behind()?;
+    state.task(ahead).map(|task| task.latest(ahead))
+}
+
 fn start(
     launches: &mut BTreeMap<(JobId, usize), Arc<Launch>>,
     state: &State,
@@ -234,6 +249,7 @@ fn start(
         place: index.saturating_sub(group.first) as usize,
         array_index: group.array_index(index).filter(|_| group.terms.is_array).map(u64::from),
         stop: attempt.stop,
+        behind: behind(state, id.task),
     })
 }
 

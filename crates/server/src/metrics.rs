@@ -54,6 +54,7 @@ pub(crate) struct Counters {
     pub(crate) attempts_failed: u64,
     pub(crate) attempts_cancelled: u64,
     pub(crate) attempts_lost: u64,
+    pub(crate) attempts_recalled: u64,
     pub(crate) nodes_lost: u64,
     pub(crate) rejections: u64,
     pub(crate) stale_reports: u64,
@@ -174,6 +175,10 @@ impl Metrics {
             Event::JobSubmitted(_) => self.counters.jobs_submitted += 1,
             Event::JobFinished(_) => self.counters.jobs_finished += 1,
             Event::AttemptsCreated(placement) => self.placed(state, placement),
+            // Its wait ends when its turn comes.
+            Event::AttemptPromoted { task, node } => {
+                self.placed(state, &Placement { task: *task, count: 1, node: *node });
+            }
             Event::AttemptEnded(record) => self.ended(state, record),
             Event::TaskQueued(task) => self.note_ready(*task, state.steady()),
             Event::TasksCancelled { job, tasks, .. } => {
@@ -186,7 +191,8 @@ impl Metrics {
                 }
             }
             Event::NodeLost(_) => self.counters.nodes_lost += 1,
-            Event::StopRequested(_)
+            Event::AttemptStaged { .. }
+            | Event::StopRequested(_)
             | Event::NodeRegistered(_)
             | Event::NodeDraining(..)
             | Event::NodeLeaving(_)
@@ -248,6 +254,7 @@ impl Metrics {
             AttemptState::Failed => &mut counters.attempts_failed,
             AttemptState::Cancelled => &mut counters.attempts_cancelled,
             AttemptState::Lost => &mut counters.attempts_lost,
+            AttemptState::Recalled => &mut counters.attempts_recalled,
         };
         *count += 1;
         self.ended.record(record.state == AttemptState::Failed, state.steady());
@@ -278,6 +285,8 @@ fn makes_room(event: &Event) -> bool {
         | Event::QueuePaused(_, false) => true,
         Event::JobSubmitted(_)
         | Event::AttemptsCreated(_)
+        | Event::AttemptStaged { .. }
+        | Event::AttemptPromoted { .. }
         | Event::StopRequested(_)
         | Event::TaskQueued(_)
         | Event::TasksCancelled { .. }

@@ -129,6 +129,8 @@ fn weight(events: &[Event]) -> usize {
             }
             Event::JobSubmitted(_)
             | Event::AttemptsCreated(_)
+            | Event::AttemptStaged { .. }
+            | Event::AttemptPromoted { .. }
             | Event::StopRequested(_)
             | Event::TaskQueued(_)
             | Event::TasksCancelled { .. }

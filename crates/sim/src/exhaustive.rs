@@ -255,7 +255,7 @@ fn commands(state: &State) -> Vec<Command> {
         for node in NODES {
             let count = if task.index == 0 { 2 } else { 1 };
             let placements = vec![Placement { task, count, node }];
-            commands.push(Command::CommitPlan(Plan { placements }));
+            commands.push(Command::CommitPlan(Plan { placements, staged: Vec::new() }));
             let latest = state.task(task).map_or(0, |task| task.attempts);
             for number in latest.saturating_sub(1).max(1)..=latest {
                 let attempt = AttemptId { task, number };
@@ -300,6 +300,7 @@ fn register(node: NodeId, incarnation: u64) -> Command {
         labels,
         version: "".into(),
         runs: ActionKinds::EVERY,
+        stages: true,
     })
 }
 

@@ -17,6 +17,16 @@ pub(crate) struct Model {
     pub(crate) nodes: BTreeMap<NodeId, ModelNode>,
     pub(crate) queues: BTreeMap<Box<str>, ModelQueue>,
     pub(crate) live: BTreeMap<TaskId, NodeId>,
+    staged: BTreeMap<TaskId, Staged>,
+    /// What ran and has ended in this entry.
+    ended: BTreeMap<TaskId, NodeId>,
+}
+
+/// A task that its node was given to run next.
+#[derive(Clone, Copy, Debug)]
+struct Staged {
+    node: NodeId,
+    behind: TaskId,
 }
 
 #[derive(Debug)]
@@ -98,12 +108,82 @@ impl Model {
         Ok(())
     }
 
+    /// A task was staged: every rule but those about room is looked at, and what it is behind must hold exactly what it will need (I18).
+    pub(crate) fn staged(
+        &mut self,
+        id: TaskId,
+        node: NodeId,
+        behind: TaskId,
+    ) -> Result<(), String> {
+        self.may_go(id, node)?;
+        let ahead = self.live.get(&behind).copied();
+        let ahead = ahead.or_else(|| self.staged.get(&behind).map(|staged| staged.node));
+        ensure(ahead == Some(node), || {
+            format!("I18: {id} on {node} behind {behind} on {ahead:?}")
+        })?;
+        ensure(self.staged.values().all(|other| other.behind != behind), || {
+            format!("I18: {id} is not the only one behind {behind}")
+        })?;
+        self.are_alike(id, behind)?;
+        self.staged.insert(id, Staged { node, behind });
+        self.task(id)?.attempts += 1;
+        Ok(())
+    }
+
+    /// A staged task has its turn: the one that it was behind has ended just now.
+    pub(crate) fn promoted(&mut self, id: TaskId, node: NodeId) -> Result<(), String> {
+        let Some(staged) = self.staged.remove(&id) else {
+            return Err(format!("I18: {id} was not staged and has its turn"));
+        };
+        let gone = self.ended.remove(&staged.behind);
+        ensure(gone == Some(node) && staged.node == node, || {
+            format!("I18: {id} on {node} has its turn: {staged:?}, which was on {gone:?}")
+        })?;
+        self.are_alike(id, staged.behind)?;
+        self.live.insert(id, node);
+        Ok(())
+    }
+
+    /// Takes a staged task out: what was behind it moves up.
+    fn unstage(&mut self, id: TaskId) -> Option<NodeId> {
+        let Staged { node, behind } = self.staged.remove(&id)?;
+        for other in self.staged.values_mut().filter(|other| other.behind == id) {
+            other.behind = behind;
+        }
+        Some(node)
+    }
+
+    /// Tasks that may take each other's room: of one queue, and with the same demands.
+    fn are_alike(&self, one: TaskId, other: TaskId) -> Result<(), String> {
+        let queue = |id: TaskId| self.jobs.get(&id.job).map(|job| &job.spec.queue);
+        let alike = queue(one) == queue(other)
+            && self.group_of(one)?.1.shape == self.group_of(other)?.1.shape;
+        let free = self.group_of(one)?.1.parallel_max.is_none();
+        ensure(alike && free, || format!("I18: {one} can't take the room of {other}"))
+    }
+
+    /// An entry was followed.
+    pub(crate) fn entry_over(&mut self) {
+        self.ended.clear();
+    }
+
     fn may_place(&self, id: TaskId, node: NodeId) -> Result<(), String> {
-        let (place, group) = self.group_of(id)?;
+        self.may_go(id, node)?;
+        self.within_limits(id, self.group_of(id)?, node)
+    }
+
+    /// Whether a task has an attempt that is not over.
+    fn has_attempt(&self, id: TaskId) -> bool {
+        self.live.contains_key(&id) || self.staged.contains_key(&id)
+    }
+
+    /// Every rule but those about room.
+    fn may_go(&self, id: TaskId, node: NodeId) -> Result<(), String> {
+        let (_, group) = self.group_of(id)?;
         let job = self.jobs.get(&id.job).ok_or("job is not known")?;
         let task = job.tasks.get(id.index as usize).ok_or("task is not known")?;
         ensure(task.over.is_none(), || format!("I5: {id} is over and gets an attempt: {task:?}"))?;
-        ensure(!self.live.contains_key(&id), || format!("I2: {id} has a live attempt already"))?;
+        ensure(!self.has_attempt(id), || format!("I2: {id} has a live attempt already"))?;
         ensure(!task.stopping, || format!("I12: {id} was cancelled and gets an attempt"))?;
         ensure(task.waiting.is_none(), || format!("I4: {id} waits for its back-off"))?;
         let at =
@@ -115,8 +195,7 @@ impl Model {
             ensure(constraint.admits(&at.spec.labels), || format!("{id} on {node}: {constraint}"))?;
         }
         let queue = self.queues.get(&job.spec.queue).ok_or("a queue is not known")?;
-        ensure(!queue.paused, || format!("I13: {id} starts in a paused queue"))?;
-        self.within_limits(id, (place, group), node)
+        ensure(!queue.paused, || format!("I13: {id} starts in a paused queue"))
     }
 
     /// I11, counted from scratch.
@@ -165,7 +244,9 @@ impl Model {
     pub(crate) fn ended(&mut self, record: &AttemptRecord, steady: Steady) -> Result<(), String> {
         let AttemptId { task: id, number } = record.attempt;
         let retry = self.group_of(id)?.1.retry.clone();
-        let node = self.live.remove(&id);
+        let staged = self.unstage(id);
+        self.ended.extend(self.live.get(&id).map(|node| (id, *node)));
+        let node = self.live.remove(&id).or(staged);
         ensure(node == Some(record.node), || {
             format!(
                 "I2: {} ended on node {}, but was live on {node:?}",
@@ -191,6 +272,7 @@ impl Model {
                     Expected::Pause(0, 0)
                 }
             }
+            AttemptState::Recalled => Expected::Pause(0, 0),
             AttemptState::Failed => {
                 task.failures += 1;
                 let kind = record.failure.as_ref().map(|failure| failure.kind);
@@ -223,7 +305,7 @@ impl Model {
     }
 
     pub(crate) fn stop_requested(&mut self, attempt: AttemptId) -> Result<(), String> {
-        let live = self.live.contains_key(&attempt.task);
+        let live = self.has_attempt(attempt.task);
         let task = self.task(attempt.task)?;
         ensure(live && task.attempts == attempt.number, || format!("{attempt} is not live"))?;
         task.stopping = true;
@@ -241,7 +323,7 @@ impl Model {
     pub(crate) fn cancelled(&mut self, job: JobId, tasks: &RangeSet) -> Result<(), String> {
         for index in tasks.iter() {
             let id = TaskId { job, index };
-            let live = self.live.contains_key(&id);
+            let live = self.has_attempt(id);
             let task = self.task(id)?;
             ensure(!live && task.over.is_none(), || {
                 format!("I5: {id} is cancelled as idle: {task:?}")

@@ -230,6 +230,14 @@ impl Oracle {
                     self.judge_record(entry, record, truth)?;
                 }
                 Event::AttemptsCreated(placement) => self.model.created(*placement)?,
+                Event::AttemptStaged { task, node, behind } => {
+                    self.counters.note("task staged");
+                    self.model.staged(*task, *node, *behind)?;
+                }
+                Event::AttemptPromoted { task, node } => {
+                    self.counters.note("staged task has its turn");
+                    self.model.promoted(*task, *node)?;
+                }
                 Event::StopRequested(attempt) => {
                     self.counters.note("cancel of a running attempt");
                     self.model.stop_requested(*attempt)?;
@@ -251,6 +259,7 @@ impl Oracle {
                 _ => self.follow_settings(event, &mut brought)?,
             }
         }
+        self.model.entry_over();
         self.judge_outcomes(entry, applied)
     }
 
@@ -336,6 +345,10 @@ impl Oracle {
                     && (end == Some(End::Stopped) || truth.run(record.attempt).is_none());
                 if node_gone || stopped { Ok(()) } else { wrong() }
             }
+            AttemptState::Recalled => {
+                self.counters.note("staged task taken back");
+                if truth.run(record.attempt).is_none() { Ok(()) } else { wrong() }
+            }
             AttemptState::Succeeded | AttemptState::Cancelled => Ok(()),
         }
     }
@@ -353,7 +366,8 @@ impl Oracle {
                 (Command::EndAttempts(reports), Ok(Reply::Accepted { refused, .. })) => {
                     self.counters.add("report refused", *refused);
                     let late = reports.iter().filter(|report| {
-                        report.end != AttemptEnd::Stopped && self.lost.contains(&report.attempt)
+                        !matches!(report.end, AttemptEnd::Stopped | AttemptEnd::Recalled)
+                            && self.lost.contains(&report.attempt)
                     });
                     self.counters.add("report of a lost attempt refused", late.count() as u64);
                 }

@@ -16,7 +16,7 @@ impl World {
         let Some(conn) = self.conns.get(&id) else { return };
         let Some(pending) = &conn.pending else { return };
         let pending = std::mem::take(&mut *pending.borrow_mut());
-        let Pending { welcome, renewed, full, start, stop, settled, ending } = pending;
+        let Pending { welcome, renewed, full, start, stop, settled, recall, ending } = pending;
         if welcome.is_some() {
             let (sent, lease) = (conn.hello_sent, self.lease());
             let (heartbeat, sole_server) = (Span(lease.0 / 4), self.is_sole());
@@ -26,7 +26,8 @@ impl World {
         if let Some(sent) = renewed {
             self.send_worker(id, ToWorker::Ack { sent: Monotonic(sent) });
         }
-        if full || !start.is_empty() || !stop.is_empty() || !settled.is_empty() {
+        let changes = !start.is_empty() || !stop.is_empty() || !settled.is_empty();
+        if full || changes || !recall.is_empty() {
             let timeouts = start
                 .iter()
                 .filter_map(|start| start.launch.timeout.map(|timeout| (start.attempt, timeout)))
@@ -37,9 +38,10 @@ impl World {
                     attempt: start.attempt,
                     placed_at: start.placed_at,
                     stop: start.stop,
+                    behind: start.behind,
                 })
                 .collect();
-            let desired = Desired { full, start, stop, settled };
+            let desired = Desired { full, start, stop, settled, recall };
             self.send_worker(id, ToWorker::Desired(desired, timeouts));
         }
         if ending.is_some() {

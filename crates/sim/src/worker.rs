@@ -110,6 +110,7 @@ impl Worker {
             labels: self.labels.clone(),
             version: "sim".into(),
             runs: ActionKinds::EVERY,
+            stages: true,
         }
     }
 
@@ -251,6 +252,9 @@ impl World {
             Output::Launch(attempt) => self.launch(worker, attempt),
             Output::Stop { attempt, grace, reason } => self.stop(worker, attempt, (grace, reason)),
             Output::Skip { attempt, reason } => {
+                if reason == StopReason::Recalled {
+                    return self.prepare_report(worker, attempt, (AttemptEnd::Recalled, None));
+                }
                 if reason != StopReason::Requested {
                     self.fail(format!("{attempt} is live although its report was recorded"));
                 }

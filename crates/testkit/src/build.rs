@@ -68,6 +68,7 @@ pub fn node(name: &str) -> NodeBuilder {
         labels: Default::default(),
         version: "test".into(),
         runs: ActionKinds::EVERY,
+        stages: true,
     })
 }
 

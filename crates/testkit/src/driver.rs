@@ -101,7 +101,7 @@ impl Driver {
     /// If not all of them start.
     pub fn place(&mut self, task: TaskId, count: u32, node: NodeId) {
         let placements = vec![Placement { task, count, node }];
-        let reply = self.grant(Command::CommitPlan(Plan { placements }));
+        let reply = self.grant(Command::CommitPlan(Plan { placements, ..Plan::default() }));
         assert_eq!(reply, Reply::Accepted { taken: u64::from(count), refused: 0 });
     }
 

@@ -21,7 +21,7 @@ fn plan() -> Command {
         count: 1,
         node: NodeId(n % 5_000),
     };
-    Command::CommitPlan(Plan { placements: (0..BATCH).map(placement).collect() })
+    Command::CommitPlan(Plan { placements: (0..BATCH).map(placement).collect(), ..Plan::default() })
 }
 
 fn reports(detail: &worker::Detail) -> Command {

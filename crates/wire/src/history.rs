@@ -116,6 +116,7 @@ impl From<&AttemptRecord> for pb::AttemptRecord {
                 AttemptState::Failed => pb::AttemptState::Failed,
                 AttemptState::Cancelled => pb::AttemptState::Cancelled,
                 AttemptState::Lost => pb::AttemptState::Lost,
+                AttemptState::Recalled => pb::AttemptState::Recalled,
             }
             .into(),
             failure: record.failure.as_ref().map(Into::into),
@@ -142,6 +143,7 @@ fn attempt_from(job: u64, message: pb::AttemptRecord) -> Result<AttemptRecord, D
             Ok(pb::AttemptState::Failed) => AttemptState::Failed,
             Ok(pb::AttemptState::Cancelled) => AttemptState::Cancelled,
             Ok(pb::AttemptState::Lost) => AttemptState::Lost,
+            Ok(pb::AttemptState::Recalled) => AttemptState::Recalled,
             Ok(pb::AttemptState::Unspecified) | Err(_) => {
                 return Err(DecodeError::Unknown("an attempt's state"));
             }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use prost::Message;
-use rota_core::command::{AttemptEnd, AttemptReport, CancelTasks, Command, Entry, Placement, Plan};
+use rota_core::command::{
+    AttemptEnd, AttemptReport, CancelTasks, Command, Entry, Placement, Plan, Staging,
+};
 use rota_types::{JobId, LogIndex, NodeId, Span, Steady, TaskId, Timestamp};
 
 use crate::common::{all, attempt_id, narrow, required, shared};
@@ -158,6 +160,7 @@ impl From<&Plan> for pb::Plan {
             index_steps: Vec::with_capacity(count),
             counts: Vec::with_capacity(count),
             nodes: Vec::with_capacity(count),
+            staged: plan.staged.iter().map(Into::into).collect(),
         };
         let (mut job, mut behind) = (0, 0);
         for placement in &plan.placements {
@@ -177,7 +180,7 @@ impl TryFrom<pb::Plan> for Plan {
     type Error = DecodeError;
 
     fn try_from(columns: pb::Plan) -> Result<Self, DecodeError> {
-        let pb::Plan { job_steps, index_steps, counts, nodes } = columns;
+        let pb::Plan { job_steps, index_steps, counts, nodes, staged } = columns;
         let rows = job_steps.len();
         if [index_steps.len(), counts.len(), nodes.len()] != [rows; 3] {
             return Err(DecodeError::Inconsistent("the columns of a plan differ in length"));
@@ -194,7 +197,29 @@ impl TryFrom<pb::Plan> for Plan {
             placements.push(Placement { task, count, node: NodeId(node) });
             behind = i64::from(index) + i64::from(count);
         }
-        Ok(Self { placements })
+        let staged = staged.into_iter().map(Into::into).collect();
+        Ok(Self { placements, staged })
+    }
+}
+
+impl From<&Staging> for pb::Staging {
+    fn from(Staging { task, behind }: &Staging) -> Self {
+        Self {
+            job: task.job.0,
+            index: task.index,
+            behind_job: behind.job.0,
+            behind_index: behind.index,
+        }
+    }
+}
+
+impl From<pb::Staging> for Staging {
+    fn from(message: pb::Staging) -> Self {
+        let pb::Staging { job, index, behind_job, behind_index } = message;
+        Self {
+            task: TaskId { job: JobId(job), index },
+            behind: TaskId { job: JobId(behind_job), index: behind_index },
+        }
     }
 }
 
@@ -205,6 +230,7 @@ impl From<&AttemptReport> for pb::AttemptReport {
             AttemptEnd::Succeeded => End::Succeeded(worker::Succeeded {}),
             AttemptEnd::Failed(failure) => End::Failed(failure.into()),
             AttemptEnd::Stopped => End::Stopped(worker::Stopped {}),
+            AttemptEnd::Recalled => End::Recalled(worker::Recalled {}),
         };
         Self {
             job: report.attempt.task.job.0,
@@ -228,6 +254,7 @@ impl TryFrom<pb::AttemptReport> for AttemptReport {
             End::Succeeded(worker::Succeeded {}) => AttemptEnd::Succeeded,
             End::Failed(failure) => AttemptEnd::Failed(failure.try_into()?),
             End::Stopped(worker::Stopped {}) => AttemptEnd::Stopped,
+            End::Recalled(worker::Recalled {}) => AttemptEnd::Recalled,
         };
         Ok(Self {
             attempt: attempt_id(message.job, message.index, message.number),

@@ -183,15 +183,34 @@ fn task_to(id: TaskId, task: &Task) -> pb::TaskRecord {
         attempts: task.attempts,
         failures: task.failures,
         lost: task.lost,
+        recalled: task.recalled,
         phase: Some(match &task.phase {
             Phase::Queued { since } => Kind::QueuedSinceSteadyMicros(since.0),
             Phase::Waiting { until } => Kind::WaitingUntilSteadyMicros(until.0),
-            Phase::Running(attempt) => Kind::Running(pb::Running {
-                node: attempt.node.0,
-                placed_micros: attempt.placed_at.0,
-                stop_grace_micros: micros(attempt.stop),
+            Phase::Running(attempt) => Kind::Running(attempt_to(attempt)),
+            Phase::Staged { attempt, behind, since } => Kind::Staged(pb::Staged {
+                attempt: Some(attempt_to(attempt)),
+                behind_job: behind.job.0,
+                behind_index: behind.index,
+                since_steady_micros: since.0,
             }),
         }),
+    }
+}
+
+fn attempt_to(attempt: &Attempt) -> pb::Running {
+    pb::Running {
+        node: attempt.node.0,
+        placed_micros: attempt.placed_at.0,
+        stop_grace_micros: micros(attempt.stop),
+    }
+}
+
+fn attempt_from(attempt: pb::Running) -> Attempt {
+    Attempt {
+        node: NodeId(attempt.node),
+        placed_at: Timestamp(attempt.placed_micros),
+        stop: attempt.stop_grace_micros.map(Span),
     }
 }
 
@@ -200,13 +219,14 @@ fn task_from(task: &pb::TaskRecord) -> Result<Record, DecodeError> {
     let phase = match required("a task's phase", task.phase)? {
         Kind::QueuedSinceSteadyMicros(since) => Phase::Queued { since: Steady(since) },
         Kind::WaitingUntilSteadyMicros(until) => Phase::Waiting { until: Steady(until) },
-        Kind::Running(attempt) => Phase::Running(Attempt {
-            node: NodeId(attempt.node),
-            placed_at: Timestamp(attempt.placed_micros),
-            stop: attempt.stop_grace_micros.map(Span),
-        }),
+        Kind::Running(attempt) => Phase::Running(attempt_from(attempt)),
+        Kind::Staged(staged) => Phase::Staged {
+            attempt: attempt_from(required("a staged task's attempt", staged.attempt)?),
+            behind: TaskId { job: JobId(staged.behind_job), index: staged.behind_index },
+            since: Steady(staged.since_steady_micros),
+        },
     };
     let task_id = TaskId { job: JobId(task.job), index: task.index };
-    let pb::TaskRecord { attempts, failures, lost, .. } = *task;
-    Ok(Record::Task(task_id, Task { attempts, failures, lost, phase }))
+    let pb::TaskRecord { attempts, failures, lost, recalled, .. } = *task;
+    Ok(Record::Task(task_id, Task { attempts, failures, lost, recalled, phase }))
 }

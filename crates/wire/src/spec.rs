@@ -202,6 +202,7 @@ impl From<&NodeSpec> for pb::NodeSpec {
             labels: labels_to(&node.labels),
             version: node.version.to_string(),
             runs: kinds_to(node.runs),
+            stages: node.stages,
         }
     }
 }
@@ -221,6 +222,7 @@ impl TryFrom<pb::NodeSpec> for NodeSpec {
                 Some(runs) => runs.kinds.into_iter().map(kind_from).collect::<Result<_, _>>()?,
                 None => ActionKinds::EVERY,
             },
+            stages: message.stages,
         })
     }
 }

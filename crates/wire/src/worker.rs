@@ -54,6 +54,7 @@ pub fn hello(spec: &NodeSpec) -> Hello {
         labels: labels_to(&spec.labels),
         version: spec.version.to_string(),
         runs: kinds_to(spec.runs),
+        stages: spec.stages,
     }
 }
 
@@ -73,6 +74,7 @@ impl TryFrom<Hello> for NodeSpec {
             attempts_max: message.attempts_max,
             labels: labels_from(message.labels)?,
             version: message.version.into(),
+            stages: message.stages,
             // A newer worker may run what this version has no tasks of.
             runs: message.runs.map_or(CoreKinds::EVERY, |runs| {
                 runs.kinds.into_iter().filter_map(|kind| kind_from(kind).ok()).collect()
@@ -92,6 +94,7 @@ pub fn report_to_wire(report: &AttemptReport) -> Result<Report, DecodeError> {
             AttemptEnd::Succeeded => report::End::Succeeded(Succeeded {}),
             AttemptEnd::Failed(failure) => report::End::Failed(failure.into()),
             AttemptEnd::Stopped => report::End::Stopped(Stopped {}),
+            AttemptEnd::Recalled => report::End::Recalled(Recalled {}),
         }),
         started_micros: report.started_at.map(|at| at.0),
         ended_micros: report.ended_at.0,
@@ -108,6 +111,7 @@ pub fn report_from_wire(node: NodeId, message: Report) -> Result<AttemptReport, 
         report::End::Succeeded(Succeeded {}) => AttemptEnd::Succeeded,
         report::End::Failed(failure) => AttemptEnd::Failed(failure.try_into()?),
         report::End::Stopped(Stopped {}) => AttemptEnd::Stopped,
+        report::End::Recalled(Recalled {}) => AttemptEnd::Recalled,
     };
     Ok(AttemptReport {
         attempt: required("a report's attempt", message.attempt)?.into(),

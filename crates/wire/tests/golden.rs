@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rota_core::command::{
     AttemptEnd, AttemptReport, Backoff, CancelTasks, Command, Failure, FailureKind, GroupSpec,
     IdempotencyKey, JobSpec, NodeSpec, Placement, Plan, QueueSpec, RetryPolicy, RetryRule, Shape,
-    SubmitJobs,
+    Staging, SubmitJobs,
 };
 use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
@@ -223,6 +223,7 @@ fn node_spec() -> NodeSpec {
         labels: [("zone".into(), "a".into())].into(),
         version: "0.1.0".into(),
         runs: ActionKinds::EVERY,
+        stages: false,
     }
 }
 
@@ -274,8 +275,15 @@ fn commands_are_encoded_as_ever() {
     }
     let placements =
         vec![placement(17, 0, 5, 1), placement(17, 5, 5, 2), placement(9, 70, 1, 1_000)];
-    check_command("commit-plan", Command::CommitPlan(Plan { placements }));
+    check_command("commit-plan", Command::CommitPlan(Plan { placements, ..Plan::default() }));
+    let staged = vec![Staging { task: attempt(7, 1).task, behind: attempt(5, 1).task }];
+    check_command("stage", Command::CommitPlan(Plan { staged, ..Plan::default() }));
     check_command("end-attempts", Command::EndAttempts(reports()));
+    let recalled = reports().into_iter().take(1);
+    let recalled = recalled.map(|report| AttemptReport { end: AttemptEnd::Recalled, ..report });
+    check_command("end-recalled", Command::EndAttempts(recalled.collect()));
+    let stages = NodeSpec { stages: true, ..node_spec() };
+    check_command("register-staging", Command::RegisterNode(stages));
     check_command("register-node", Command::RegisterNode(node_spec()));
     check_command("register-restricted", Command::RegisterNode(restricted_node()));
     check_command("lose-node", Command::LoseNode(node));
@@ -371,9 +379,11 @@ fn snapshot_records_are_encoded_as_ever() {
     for (name, phase) in [
         ("queued", Phase::Queued { since: STEADY }),
         ("waiting", Phase::Waiting { until: STEADY }),
-        ("running", Phase::Running(running)),
+        ("running", Phase::Running(running.clone())),
+        ("staged", Phase::Staged { attempt: running, behind: attempt(4, 1).task, since: STEADY }),
     ] {
-        let task = Task { attempts: 3, failures: 2, lost: 1, phase };
+        let recalled = u32::from(name == "staged");
+        let task = Task { attempts: 3 + recalled, failures: 2, lost: 1, recalled, phase };
         check_record(&format!("task-{name}"), &Record::Task(attempt(5, 1).task, task));
     }
     let used = KeyUse { digest: [0xAB; 16], first: JobId(17), count: 1, used_at: STEADY };
@@ -456,6 +466,15 @@ fn history_is_encoded_as_ever() {
         .collect();
     let bytes = history::encode_attempts(JobId(17), &records);
     check("history-attempts", &records, &bytes, history::decode_attempts);
+    let recalled = AttemptState::Recalled;
+    let recalled = records.into_iter().take(1).map(|record| AttemptRecord {
+        state: recalled,
+        next: Next::Queued,
+        ..record
+    });
+    let recalled: Vec<AttemptRecord> = recalled.collect();
+    let bytes = history::encode_attempts(JobId(17), &recalled);
+    check("history-recalled", &recalled, &bytes, history::decode_attempts);
     let job = FinishedJob {
         id: JobId(17),
         spec: job_spec(),

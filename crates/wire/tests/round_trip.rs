@@ -172,7 +172,7 @@ fn a_plan_of_an_array_takes_few_bytes_a_placement() {
             node: NodeId(n % 100),
         })
         .collect();
-    let plan = Command::CommitPlan(Plan { placements });
+    let plan = Command::CommitPlan(Plan { placements, ..Plan::default() });
     let bytes = log::encode_entry(Timestamp(1), Steady(1), std::slice::from_ref(&plan));
     assert!(bytes.len() < 4 * 8_192 + 64, "{} bytes", bytes.len());
     assert_eq!(decoded(&bytes), Ok(vec![plan]));

@@ -19,8 +19,10 @@ pub const FORGOTTEN_MAX: usize = 65_536;
 #[derive(Debug, Default)]
 pub struct Machine {
     attempts: BTreeMap<AttemptId, Known>,
-    /// What may be [`Local::Wanted`]: nothing else is.
+    /// What may be [`Local::Wanted`] and behind nothing: nothing else is.
     wanted: Vec<AttemptId>,
+    /// What was not launched and is behind another, by that other one.
+    behind: BTreeMap<AttemptId, AttemptId>,
     /// How many are [`Local::Running`].
     running: usize,
     forgotten: Forgotten,
@@ -42,6 +44,8 @@ pub struct Machine {
 struct Known {
     placed_at: Timestamp,
     local: Local,
+    /// Unless it was launched: the attempt that has to be over before.
+    ahead: Option<AttemptId>,
 }
 
 /// How far an attempt has come here.
@@ -130,6 +134,12 @@ impl Machine {
         self.local(attempt) == Some(Local::Wanted)
     }
 
+    /// How many attempts wait for the end of another.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.behind.len()
+    }
+
     /// When every attempt must have been stopped, unless the lease is renewed before.
     #[must_use]
     pub fn fence(&self) -> Monotonic {
@@ -144,6 +154,8 @@ impl Machine {
         // What an earlier session wanted may be live elsewhere by now: the full set that begins this one names it again if not. It
         // also names what is over and still waited for.
         self.wanted.clear();
+        self.behind.clear();
+        self.attempts.values_mut().for_each(|known| known.ahead = None);
         self.granted = Some(session);
         self.heartbeat_at = Some(now.plus(session.heartbeat));
         self.synced = false;
@@ -172,7 +184,7 @@ impl Machine {
     }
 
     fn desire(&mut self, desired: Desired, now: Monotonic, out: &mut Vec<Output>) {
-        let Desired { full, start, stop, settled } = desired;
+        let Desired { full, start, stop, settled, recall } = desired;
         let mut forget = Vec::new();
         let mut repeat = Vec::new();
         if full {
@@ -194,6 +206,9 @@ impl Machine {
         }
         for (attempt, grace) in stop {
             self.stop_requested(attempt, grace, now, out);
+        }
+        for attempt in recall {
+            self.recall(attempt, out);
         }
         for attempt in settled {
             self.settle(attempt, now, &mut forget, out);
@@ -265,6 +280,7 @@ impl Machine {
     }
 
     fn forget(&mut self, attempt: AttemptId, forget: &mut Vec<AttemptId>) {
+        self.leave_line(attempt);
         if let Some(known) = self.attempts.remove(&attempt) {
             self.forgotten.insert(attempt, known.placed_at, FORGOTTEN_MAX);
             forget.push(attempt);
@@ -272,7 +288,7 @@ impl Machine {
     }
 
     fn want(&mut self, start: Start, repeat: &mut Vec<AttemptId>, out: &mut Vec<Output>) {
-        let Start { attempt, placed_at, .. } = start;
+        let Start { attempt, placed_at, behind, .. } = start;
         match self.attempts.get_mut(&attempt).map(|known| &mut known.local) {
             None => {
                 let forgotten = self.forgotten.get(attempt);
@@ -281,13 +297,68 @@ impl Machine {
                     self.skip(attempt, placed_at, StopReason::Forgotten, out);
                     repeat.push(attempt);
                 } else {
-                    self.attempts.insert(attempt, Known { placed_at, local: Local::Wanted });
-                    self.wanted.push(attempt);
+                    self.attempts
+                        .insert(attempt, Known { placed_at, local: Local::Wanted, ahead: None });
+                    self.line_up(attempt, behind);
                 }
             }
-            Some(Local::Wanted) => self.wanted.push(attempt),
+            Some(Local::Wanted) => self.line_up(attempt, behind),
             Some(Local::Running { desired, .. }) => *desired = true,
-            Some(Local::Ended) => repeat.push(attempt),
+            Some(Local::Ended) => {
+                self.line_up(attempt, behind);
+                repeat.push(attempt);
+            }
+        }
+    }
+
+    /// Puts an attempt that was not launched behind the one that the server names, unless that one's turn is over.
+    fn line_up(&mut self, attempt: AttemptId, behind: Option<AttemptId>) {
+        let is_ahead = |known: &Known| known.local != Local::Ended || known.ahead.is_some();
+        self.put_behind(attempt, behind.filter(|id| self.attempts.get(id).is_some_and(is_ahead)));
+    }
+
+    /// Puts an attempt behind another, or first.
+    fn put_behind(&mut self, attempt: AttemptId, ahead: Option<AttemptId>) {
+        let Some(known) = self.attempts.get_mut(&attempt) else { return };
+        known.ahead = ahead;
+        match ahead {
+            Some(ahead) => drop(self.behind.insert(ahead, attempt)),
+            None if known.local == Local::Wanted => self.wanted.push(attempt),
+            None => {}
+        }
+    }
+
+    /// The turn of an attempt is over: the next one has it that still wants to be launched.
+    fn pass_turn(&mut self, attempt: AttemptId) {
+        let mut next = self.behind.remove(&attempt);
+        while let Some(id) = next {
+            self.put_behind(id, None);
+            if self.local(id) == Some(Local::Wanted) {
+                return;
+            }
+            next = self.behind.remove(&id);
+        }
+    }
+
+    /// Takes an attempt out of its line: what is behind it moves up.
+    fn leave_line(&mut self, attempt: AttemptId) {
+        let Some(ahead) = self.attempts.get(&attempt).and_then(|known| known.ahead) else {
+            return self.pass_turn(attempt);
+        };
+        self.behind.remove(&ahead);
+        if let Some(next) = self.behind.remove(&attempt) {
+            self.put_behind(next, Some(ahead));
+        }
+    }
+
+    /// Gives an attempt back that was not launched.
+    fn recall(&mut self, attempt: AttemptId, out: &mut Vec<Output>) {
+        let Some(known) = self.attempts.get(&attempt) else { return };
+        if known.local == Local::Wanted {
+            self.skip(attempt, known.placed_at, StopReason::Recalled, out);
+            if self.synced {
+                out.push(Output::Report(vec![attempt]));
+            }
         }
     }
 
@@ -304,7 +375,7 @@ impl Machine {
                 return self.stop(attempt, order, now, out);
             }
             Some(Known { local: Local::Ended, .. }) => return,
-            Some(Known { local: Local::Wanted, placed_at }) => *placed_at,
+            Some(Known { local: Local::Wanted, placed_at, .. }) => *placed_at,
             // Whoever asks waits for an answer, also if nothing is known here any more.
             None => self.forgotten.get(attempt).unwrap_or(Timestamp(0)),
         };
@@ -322,7 +393,12 @@ impl Machine {
         reason: StopReason,
         out: &mut Vec<Output>,
     ) {
-        self.attempts.insert(attempt, Known { placed_at, local: Local::Ended });
+        // One whose turn has not come stays in line: another may be put behind it before the server knows.
+        let ahead = self.attempts.get(&attempt).and_then(|known| known.ahead);
+        self.attempts.insert(attempt, Known { placed_at, local: Local::Ended, ahead });
+        if ahead.is_none() {
+            self.pass_turn(attempt);
+        }
         out.push(Output::Skip { attempt, reason });
     }
 
@@ -355,6 +431,7 @@ impl Machine {
             self.running = self.running.saturating_sub(1);
             if desired {
                 known.local = Local::Ended;
+                self.pass_turn(attempt);
                 report.push(attempt);
             } else {
                 self.forget(attempt, &mut forget);

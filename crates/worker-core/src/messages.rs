@@ -60,6 +60,8 @@ pub struct Desired {
     pub stop: Vec<(AttemptId, Span)>,
     /// Attempts whose reports are recorded or refused for good.
     pub settled: Vec<AttemptId>,
+    /// Attempts to give back unless they were launched.
+    pub recall: Vec<AttemptId>,
 }
 
 /// One live attempt.
@@ -72,6 +74,8 @@ pub struct Start {
     pub placed_at: Timestamp,
     /// If it has to stop: the time between the request and the kill.
     pub stop: Option<Span>,
+    /// The attempt that has to be over before this one is launched: it takes over what that one uses.
+    pub behind: Option<AttemptId>,
 }
 
 /// Something to do, in the order given.
@@ -122,6 +126,8 @@ pub enum StopReason {
     Fenced,
     /// The worker is shutting down.
     Shutdown,
+    /// The server asked for it back before it was launched.
+    Recalled,
     /// It was over here before and the server had settled it: the server's record is older than that.
     Forgotten,
 }

@@ -37,7 +37,7 @@ fn start(indexes: &[u32]) -> Vec<Start> {
 }
 
 fn placed(index: u32, placed_at: Timestamp) -> Start {
-    Start { attempt: attempt(index), placed_at, stop: None }
+    Start { attempt: attempt(index), placed_at, stop: None, behind: None }
 }
 
 /// A full set of attempts that another log placed.
@@ -131,6 +131,7 @@ fn what_is_settled_in_the_message_that_starts_or_stops_it_stays_forgotten() {
         start: start(&[1]),
         stop: vec![(attempt(1), Span(5))],
         settled: vec![attempt(1)],
+        recall: vec![],
     };
     let out = machine.step(Input::Desired(late), at(4));
     assert_eq!(out, vec![skips(1, StopReason::Forgotten), forgets(1)]);
@@ -346,6 +347,10 @@ struct World {
     machine: Machine,
     /// What the server holds as live, and the stops it asked for.
     live: BTreeMap<AttemptId, Option<Span>>,
+    /// What the server staged, behind what.
+    behind: BTreeMap<AttemptId, AttemptId>,
+    /// Attempts that take each other's room are of one line.
+    lines: BTreeMap<AttemptId, u32>,
     next: u32,
     connected: bool,
     sole_server: bool,
@@ -368,6 +373,8 @@ impl World {
             now: 0,
             machine: Machine::new(),
             live: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            lines: BTreeMap::new(),
             next: 0,
             connected: false,
             sole_server: seed.is_multiple_of(2),
@@ -390,6 +397,13 @@ impl World {
                     assert!(self.launched.insert(id), "{id} was launched twice");
                     assert!(self.now < self.renewed + SAFE, "{id} was launched behind the fence");
                     assert!(self.connected, "{id} was launched without a session");
+                    let line = self.lines[&id];
+                    let others =
+                        self.processes.keys().filter(|other| self.live.contains_key(other));
+                    assert!(
+                        others.clone().all(|other| self.lines[other] != line),
+                        "{id} has no room"
+                    );
                     self.processes.insert(id, u64::MAX);
                 }
                 Output::Stop { attempt: id, grace, .. } => {
@@ -398,7 +412,7 @@ impl World {
                     *kill_at = self.now + grace.0;
                 }
                 Output::Skip { attempt: id, reason } => {
-                    assert_eq!(reason, StopReason::Requested, "{id} is live and was forgotten");
+                    assert_ne!(reason, StopReason::Forgotten, "{id} is live and was forgotten");
                     assert!(!self.launched.contains(&id));
                     self.unsettled.insert(id);
                 }
@@ -469,10 +483,11 @@ impl World {
             .into_iter()
             .map(|attempt| {
                 let stop = self.live.get(&attempt).copied().flatten();
-                Start { attempt, placed_at: PLACED_AT, stop }
+                let behind = self.behind.get(&attempt).copied();
+                Start { attempt, placed_at: PLACED_AT, stop, behind }
             })
             .collect();
-        self.step(Input::Desired(Desired { full, start, stop, settled }));
+        self.step(Input::Desired(Desired { full, start, stop, settled, recall: vec![] }));
     }
 
     fn pick(&mut self, from: &[AttemptId]) -> Option<AttemptId> {
@@ -499,6 +514,15 @@ impl World {
             3 | 4 => {
                 let id = attempt(self.next);
                 self.next += 1;
+                let tails: Vec<_> = live
+                    .iter()
+                    .filter(|other| self.behind.values().all(|ahead| ahead != *other))
+                    .copied()
+                    .collect();
+                let ahead = self.pick(&tails).filter(|_| self.chance.below(2) == 0);
+                let line = ahead.map_or(id.task.index, |ahead| self.lines[&ahead]);
+                self.lines.insert(id, line);
+                self.behind.extend(ahead.map(|ahead| (id, ahead)));
                 self.live.insert(id, None);
                 if self.connected {
                     self.say(false, vec![id], vec![], vec![]);
@@ -515,7 +539,7 @@ impl World {
             }
             6 => {
                 if let Some(id) = self.pick(&live).filter(|_| !self.connected) {
-                    self.live.remove(&id); // the server gave up on it, or somebody cancelled it
+                    self.remove(id); // the server gave up on it, or somebody cancelled it
                 }
             }
             7 | 8 => {
@@ -527,7 +551,24 @@ impl World {
                     self.step(Input::Ended(vec![id]));
                 }
             }
+            9 if self.chance.below(3) == 0 && self.connected => {
+                if let Some(id) = self.pick(&live) {
+                    let recall = vec![id];
+                    self.step(Input::Desired(Desired { recall, ..Desired::default() }));
+                }
+            }
             _ => self.server_reads(),
+        }
+    }
+
+    /// The server does not hold `id` as live any more: what is behind it moves up.
+    fn remove(&mut self, id: AttemptId) {
+        self.live.remove(&id);
+        let ahead = self.behind.remove(&id);
+        let next = self.behind.iter().find(|(_, other)| **other == id).map(|(next, _)| *next);
+        if let Some(next) = next {
+            self.behind.remove(&next);
+            self.behind.extend(ahead.map(|ahead| (next, ahead)));
         }
     }
 
@@ -548,11 +589,82 @@ impl World {
         let reported: Vec<_> = self.reported.iter().copied().collect();
         if let Some(id) = self.pick(&reported) {
             self.reported.remove(&id);
-            self.live.remove(&id);
+            self.remove(id);
             self.say(false, vec![], vec![], vec![id]);
             assert!(!self.unsettled.contains(&id));
         }
     }
+}
+
+fn behind(index: u32, ahead: u32) -> Start {
+    Start { behind: Some(attempt(ahead)), ..placed(index, PLACED_AT) }
+}
+
+fn launches(index: u32) -> Output {
+    Output::Launch(attempt(index))
+}
+
+/// A machine that runs 1, with 2 staged behind it and 3 behind that.
+fn with_line() -> Machine {
+    let mut machine = running(&[1], false);
+    let start = vec![behind(2, 1), behind(3, 2)];
+    let staged = Input::Desired(Desired { start, ..Desired::default() });
+    assert_eq!(machine.step(staged, at(2)), vec![]);
+    assert_eq!(machine.waiting(), 2);
+    machine
+}
+
+fn recall(index: u32) -> Input {
+    Input::Desired(Desired { recall: vec![attempt(index)], ..Desired::default() })
+}
+
+fn ended(index: u32) -> Input {
+    Input::Ended(vec![attempt(index)])
+}
+
+#[test]
+fn what_is_staged_starts_when_the_one_ahead_is_over_without_the_server() {
+    let mut machine = with_line();
+    assert_eq!(machine.step(ended(1), at(3)), vec![reports(1), launches(2)]);
+    assert_eq!(machine.step(ended(2), at(4)), vec![reports(2), launches(3)]);
+    assert_eq!(machine.waiting(), 0);
+}
+
+#[test]
+fn what_was_recalled_is_given_back_and_what_is_behind_it_moves_up() {
+    let mut machine = with_line();
+    let skips = Output::Skip { attempt: attempt(2), reason: StopReason::Recalled };
+    assert_eq!(machine.step(recall(2), at(3)), vec![skips, reports(2)]);
+    assert_eq!(machine.step(recall(1), at(3)), vec![], "it runs");
+    assert_eq!(machine.step(recall(9), at(3)), vec![], "nobody knows it");
+    assert_eq!(machine.step(ended(1), at(4)), vec![reports(1), launches(3)]);
+    assert_eq!(machine.step(recall(3), at(5)), vec![], "it has been launched");
+}
+
+#[test]
+fn a_staged_attempt_that_has_to_stop_makes_way_and_is_not_launched() {
+    let mut machine = with_line();
+    let skips = Output::Skip { attempt: attempt(2), reason: StopReason::Requested };
+    assert_eq!(machine.step(stop(2, 9), at(3)), vec![skips, reports(2)]);
+    assert_eq!(machine.step(ended(1), at(4)), vec![reports(1), launches(3)]);
+}
+
+#[test]
+fn a_line_is_what_the_last_full_set_says() {
+    let mut machine = with_line();
+    machine.step(Input::SessionClosed, at(3));
+    assert_eq!(machine.step(ended(1), at(4)), vec![], "nothing is launched without a session");
+    machine.step(session(5, false), at(6));
+    let start = vec![placed(1, PLACED_AT), behind(3, 1)];
+    let whole = Input::Desired(Desired { full: true, start, ..Desired::default() });
+    let out = vec![Output::Report(vec![attempt(1)]), forgets(2), launches(3)];
+    let mut told = machine.step(whole, at(7));
+    told.sort_by_key(|output| match output {
+        Output::Report(_) => 0,
+        Output::Forget(_) => 1,
+        _ => 2,
+    });
+    assert_eq!(told, out);
 }
 
 #[test]

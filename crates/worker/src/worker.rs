@@ -153,6 +153,7 @@ impl Worker {
             labels: config.labels.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             runs: config.allow.kinds(),
+            stages: true,
         };
         let (data_dir, configured) = (config.data_dir.clone(), config.servers.clone());
         let tls = config.connector.clone();

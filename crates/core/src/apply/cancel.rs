@@ -99,7 +99,7 @@ impl State {
         };
         for (id, task) in what.tasks.ranges().flat_map(|range| self.tasks_in(what.job, range)) {
             match (&task.phase, job.group_of(id.index)) {
-                (Phase::Running(_), _) => running.push(id),
+                (Phase::Running(_) | Phase::Staged { .. }, _) => running.push(id),
                 (Phase::Queued { .. } | Phase::Waiting { .. }, Some(group)) => {
                     idle.push((id, group));
                 }
@@ -115,7 +115,7 @@ impl State {
             return;
         };
         let latest = task.latest(id);
-        if let Phase::Running(attempt) = &mut task.phase {
+        if let Some(attempt) = task.attempt_mut() {
             attempt.stop = Some(attempt.stop.map_or(grace, |earlier| earlier.min(grace)));
             events.push(Event::StopRequested(latest));
         }

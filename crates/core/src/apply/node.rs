@@ -101,7 +101,8 @@ impl State {
         let Some(node) = self.nodes.get(&id) else {
             return;
         };
-        let tasks: Vec<TaskId> = node.live.iter().copied().collect();
+        // What is staged comes last: by then it has taken the place of what it was behind.
+        let tasks: Vec<TaskId> = node.live.iter().chain(node.staged.values()).copied().collect();
         for task in tasks {
             let ending = Ending {
                 state: AttemptState::Lost,

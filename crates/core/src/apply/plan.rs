@@ -18,6 +18,11 @@ impl State {
             taken = taken.saturating_add(u64::from(count));
             refused = refused.saturating_add(u64::from(placement.count.saturating_sub(count)));
         }
+        for staging in &plan.staged {
+            let staged = u64::from(self.stage(*staging, events));
+            taken = taken.saturating_add(staged);
+            refused = refused.saturating_add(1_u64.saturating_sub(staged));
+        }
         Reply::Accepted { taken, refused }
     }
 
@@ -78,9 +83,7 @@ impl State {
             group.fresh.remove_range(first, end);
         }
         for index in first..end {
-            let attempts = self.attempts_from.saturating_add(1);
-            let task =
-                Task { attempts, failures: 0, lost: 0, phase: Phase::Running(attempt.clone()) };
+            let task = Task::first(self.attempts_from, Phase::Running(attempt.clone()));
             self.tasks.insert(TaskId { job: at.job, index }, task);
         }
         self.shift(at, Some(Slot::Queued), Slot::Running, u64::from(count));

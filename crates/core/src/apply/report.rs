@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use rota_types::limits::{LOST_ATTEMPTS_MAX, MESSAGE_BYTES_MAX};
-use rota_types::{AttemptId, JobId, Span, Steady, TaskId, Timestamp};
+use rota_types::{AttemptId, JobId, NodeId, Span, Steady, TaskId, Timestamp};
 
 use crate::command::{
     AttemptEnd, AttemptReport, Backoff, Failure, FailureKind, GroupSpec, JobSpec, Reply,
@@ -14,7 +14,7 @@ use crate::command::{
 use crate::event::{AttemptRecord, AttemptState, Event, Next};
 use crate::job::{FinishedJob, Group, Job, TaskState, Terms};
 use crate::state::{GroupAt, State};
-use crate::task::{Attempt, Phase, Task};
+use crate::task::{Phase, Task};
 
 /// How an attempt ended, and what its record keeps.
 pub(super) struct Ending {
@@ -64,15 +64,25 @@ impl State {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        let Phase::Running(attempt) = task.phase.clone() else {
+        let Some(attempt) = task.attempt().cloned() else {
             return;
+        };
+        let (behind, ready_at) = match task.phase {
+            Phase::Staged { behind, since, .. } => (Some(behind), since),
+            _ => (None, self.steady),
         };
         let attempt_id = task.latest(id);
         let state = if attempt.stop.is_some() { AttemptState::Cancelled } else { ending.state };
         let ended = Judged { attempt: attempt_id, state, failure: ending.failure, at: self.steady };
         let verdict = judge(task, &group.terms.retry, ended);
-        self.release(id, at, &attempt);
+        match behind {
+            Some(behind) => self.unstage(id, attempt.node, behind),
+            None => self.release(id, at, attempt.node),
+        }
         match verdict.next {
+            Next::Queued if state == AttemptState::Recalled => {
+                self.set_phase(id, at, Phase::Queued { since: ready_at });
+            }
             Next::Queued => self.set_phase(id, at, Phase::Queued { since: self.steady }),
             Next::Waiting(until) => self.set_phase(id, at, Phase::Waiting { until }),
             Next::Finished(how) => self.end_task(id, at, how),
@@ -88,15 +98,18 @@ impl State {
             detail: ending.detail,
             next: verdict.next,
         })));
+        if behind.is_none() {
+            self.promote(id, attempt.node, events);
+        }
         self.finish_if_over(id.job, events);
     }
 
-    fn release(&mut self, id: TaskId, at: GroupAt, attempt: &Attempt) {
+    fn release(&mut self, id: TaskId, at: GroupAt, node: NodeId) {
         let Some(group) = self.jobs.get(at.job).and_then(|job| job.groups.get(at.group)) else {
             return;
         };
         let shape = self.shapes.get(group.shape);
-        if let Some(node) = self.nodes.get_mut(&attempt.node) {
+        if let Some(node) = self.nodes.get_mut(&node) {
             node.give_back(&shape.shape.need);
             node.live.remove(&id);
         }
@@ -198,6 +211,10 @@ fn judge(task: &mut Task, retry: &RetryPolicy, ended: Judged) -> Verdict {
             let failure = Failure { kind: FailureKind::Lost, message: message.into() };
             Verdict { next: Next::Finished(TaskState::Failed), failure: Some(failure) }
         }
+        AttemptState::Recalled => {
+            task.recalled = task.recalled.saturating_add(1);
+            Verdict { next: Next::Queued, failure: None }
+        }
         AttemptState::Failed => {
             task.failures = task.failures.saturating_add(1);
             let again = task.failures < retry.attempts_max
@@ -221,6 +238,7 @@ fn ending(report: &AttemptReport) -> Ending {
         AttemptEnd::Failed(Failure { kind: FailureKind::Lost, .. }) | AttemptEnd::Stopped => {
             (AttemptState::Lost, None)
         }
+        AttemptEnd::Recalled => (AttemptState::Recalled, None),
         AttemptEnd::Failed(failure) => {
             let message = clip(&failure.message, MESSAGE_BYTES_MAX).into();
             (AttemptState::Failed, Some(Failure { kind: failure.kind, message }))

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use rota_core::command::{
     AttemptEnd, AttemptReport, Backoff, CancelTasks, Command, Entry, Failure, FailureKind,
-    GroupSpec, JobSpec, NodeSpec, Outcome, Placement, Plan, QueueSpec, RetryPolicy, Shape,
+    GroupSpec, JobSpec, NodeSpec, Outcome, Placement, Plan, QueueSpec, RetryPolicy, Shape, Staging,
     SubmitJobs,
 };
 use rota_core::kv::{AcquireLock, ChangeKeys, Condition, KeyChange, KvCommand};
 use rota_core::queue::{Discipline, Placement as Policy};
+use rota_core::server::ServerCommand;
 use rota_core::token::{Grant, Joins, Role, TokenCommand, TokenSpec};
 use rota_core::{Applied, State};
 use rota_types::limits::SESSION_TTL_MIN;
@@ -51,7 +52,7 @@ impl World {
 
     pub fn place(&mut self, job: u64, index: u32, count: u32, node: u32) -> Outcome {
         let placement = Placement { task: task(job, index), count, node: NodeId(node) };
-        self.apply(Command::CommitPlan(Plan { placements: vec![placement] }))
+        self.apply(Command::CommitPlan(Plan { placements: vec![placement], ..Plan::default() }))
     }
 
     pub fn end(&mut self, attempt: AttemptId, node: u32, end: AttemptEnd) -> Outcome {
@@ -101,6 +102,7 @@ pub fn node(name: &str, cpu_millis: u64) -> NodeSpec {
         labels: Default::default(),
         version: "1".into(),
         runs: ActionKinds::EVERY,
+        stages: true,
     }
 }
 
@@ -173,6 +175,7 @@ impl Random {
             17 => Command::ConfigureQueue(self.queue_spec()),
             18 if self.chance(30) => self.token_command(),
             19 if self.chance(70) => Command::Kv(self.kv_command()),
+            19 if self.chance(30) => Command::Servers(ServerCommand::RaiseLevel(2)),
             18 => self.queue_command(),
             _ => Command::Tick,
         }
@@ -210,7 +213,22 @@ impl Random {
             let task = task(id, self.small(tasks + 1));
             Placement { task, count: self.small(6), node: NodeId(1 + self.small(4)) }
         });
-        Command::CommitPlan(Plan { placements: placements.collect() })
+        let placements = placements.collect();
+        Command::CommitPlan(Plan { placements, staged: self.stagings(state, &jobs) })
+    }
+
+    fn stagings(&mut self, state: &State, jobs: &[(u64, u32)]) -> Vec<Staging> {
+        let live: Vec<TaskId> = state
+            .nodes()
+            .flat_map(|(node, _)| state.desired(node).map(|(id, _)| id.task))
+            .collect();
+        let some = if jobs.is_empty() || live.is_empty() { 0 } else { self.below(5) };
+        let staged = (0..some).map(|_| {
+            let (id, tasks) = jobs[self.below(jobs.len() as u64) as usize];
+            let behind = live[self.below(live.len() as u64) as usize];
+            Staging { task: task(id, self.small(tasks)), behind }
+        });
+        staged.collect()
     }
 
     fn end_command(&mut self, state: &State) -> Command {
@@ -221,8 +239,9 @@ impl Random {
         let mut reports = Vec::new();
         for (id, node) in live {
             if self.chance(40) {
-                let end = match self.below(4) {
+                let end = match self.below(5) {
                     0 | 1 => AttemptEnd::Succeeded,
+                    4 => AttemptEnd::Recalled,
                     2 => failed(FailureKind::Exit(1)),
                     _ => AttemptEnd::Stopped,
                 };

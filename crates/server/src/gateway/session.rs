@@ -259,7 +259,7 @@ impl Session {
 
     /// Sends changes of the desired set, or the whole of it, in as many messages as it needs.
     async fn tell(&self, pending: Pending) -> bool {
-        let Pending { full, start, stop, settled, .. } = pending;
+        let Pending { full, start, stop, settled, recall, .. } = pending;
         let empty = |full| pb::Desired { full, ..pb::Desired::default() };
         let mut desired = empty(full);
         let mut bytes = 0;
@@ -281,10 +281,8 @@ impl Session {
         }
         desired.stop = stop.into_iter().map(|(attempt, grace)| stop_of(attempt, grace)).collect();
         desired.settled = settled.into_iter().map(Into::into).collect();
-        let any = desired.full
-            || !desired.start.is_empty()
-            || !desired.stop.is_empty()
-            || !desired.settled.is_empty();
+        desired.recall = recall.into_iter().map(Into::into).collect();
+        let any = desired != pb::Desired::default();
         !any || self.say(pb::server_message::Kind::Desired(desired)).await
     }
 
@@ -388,5 +386,6 @@ fn assignment(start: &Start) -> Option<pb::Assignment> {
         group_name: launch.group_name.to_string(),
         stop: start.stop.map(|grace| stop_of(start.attempt, grace)),
         placed_micros: start.placed_at.0,
+        behind: start.behind.map(Into::into),
     })
 }

@@ -186,7 +186,7 @@ fn render(view: &View<'_>) -> String {
     text
 }
 
-fn counters_of(counters: &Counters) -> [(&'static str, &'static str, u64); 15] {
+fn counters_of(counters: &Counters) -> [(&'static str, &'static str, u64); 16] {
     let Counters {
         entries,
         commands,
@@ -198,6 +198,7 @@ fn counters_of(counters: &Counters) -> [(&'static str, &'static str, u64); 15] {
         attempts_failed,
         attempts_cancelled,
         attempts_lost,
+        attempts_recalled,
         nodes_lost,
         rejections,
         stale_reports,
@@ -215,6 +216,11 @@ fn counters_of(counters: &Counters) -> [(&'static str, &'static str, u64); 15] {
         ("attempts_failed_total", "Attempts that failed.", attempts_failed),
         ("attempts_cancelled_total", "Attempts stopped on request.", attempts_cancelled),
         ("attempts_lost_total", "Attempts lost with their node.", attempts_lost),
+        (
+            "attempts_recalled_total",
+            "Attempts taken back from their node before they ran.",
+            attempts_recalled,
+        ),
         ("nodes_lost_total", "Leases that ran out.", nodes_lost),
         ("rejections_total", "Commands refused.", rejections),
         ("stale_reports_total", "Reports about attempts that were not live.", stale_reports),

@@ -59,6 +59,8 @@ fn summary(told: &Explain, explanation: &Explanation) -> Vec<String> {
     }
     if told.nodes == 0 {
         lines.push("no node has ever joined: start a worker with `rota worker`".to_owned());
+    } else if explanation.holds.iter().any(|hold| matches!(hold, Hold::Staged(..))) {
+        return lines;
     } else if told.nodes_fitting == 0 {
         let why =
             told.reasons.first().map_or_else(String::new, |reason| format!(": {}", reason.reason));
@@ -80,6 +82,10 @@ fn hold_text(hold: &Hold, told: &Explain) -> String {
     match hold {
         Hold::Running(_) => {
             format!("it runs on {}", told.node.as_deref().unwrap_or("a node"))
+        }
+        Hold::Staged(_, ahead) => {
+            let node = told.node.as_deref().unwrap_or("a node");
+            format!("it goes next on {node}: it starts there when {ahead} has ended")
         }
         Hold::Over => format!("it is over: {}", told.state),
         Hold::BackingOff(_) => match told.waiting_until {
@@ -197,7 +203,7 @@ fn suggestions(view: &View<'_>, explanation: &Explanation, reasons: &[NodeReason
                 Some(format!("allow more than {limit} of the group at a time"))
             }
             Hold::BackingOff(_) => Some("wait for the pause to end".to_owned()),
-            Hold::Running(_) | Hold::Over => None,
+            Hold::Running(_) | Hold::Staged(..) | Hold::Over => None,
         }));
     }
     if held == 0 && !anywhere {

@@ -172,6 +172,7 @@ pub(crate) fn live_task(view: &View<'_>, id: TaskId) -> Option<Task> {
                     let pause = until.since(view.steady);
                     told.waiting_until = Some(Moment(crate::clock::wall().plus(pause)));
                 }
+                Phase::Staged { attempt, .. } => told.node = Some(node_name(state, attempt.node)),
                 Phase::Running(attempt) => {
                     told.state = TaskState::Running;
                     told.node = Some(node_name(state, attempt.node));
@@ -189,7 +190,7 @@ pub(crate) fn live_state(view: &View<'_>, id: TaskId) -> Option<TaskState> {
         Standing::Fresh => TaskState::Queued,
         Standing::Over(how) => over(how),
         Standing::Tried(task) => match task.phase {
-            Phase::Queued { .. } => TaskState::Queued,
+            Phase::Queued { .. } | Phase::Staged { .. } => TaskState::Queued,
             Phase::Waiting { .. } => TaskState::Waiting,
             Phase::Running(_) => TaskState::Running,
         },
@@ -262,6 +263,7 @@ pub(crate) fn attempt_state(state: event::AttemptState) -> AttemptState {
         event::AttemptState::Failed => AttemptState::Failed,
         event::AttemptState::Cancelled => AttemptState::Cancelled,
         event::AttemptState::Lost => AttemptState::Lost,
+        event::AttemptState::Recalled => AttemptState::Recalled,
     }
 }
 

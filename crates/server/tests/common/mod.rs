@@ -156,6 +156,7 @@ fn hello(name: &str, incarnation: u64) -> pb::Hello {
         labels: vec![],
         version: "test".to_owned(),
         runs: None,
+        stages: true,
     }
 }
 

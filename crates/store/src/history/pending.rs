@@ -76,6 +76,8 @@ impl Batch {
             }
             Event::JobSubmitted(_)
             | Event::AttemptsCreated(_)
+            | Event::AttemptStaged { .. }
+            | Event::AttemptPromoted { .. }
             | Event::StopRequested(_)
             | Event::TaskQueued(_)
             | Event::NodeRegistered(_)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use rota_core::command::{
     AttemptEnd, AttemptReport, Backoff, CancelTasks, Command, Failure, FailureKind, GroupSpec,
     IdempotencyKey, JobSpec, NodeSpec, Placement, Plan, QueueSpec, RetryPolicy, RetryRule, Shape,
-    SubmitJobs,
+    Staging, SubmitJobs,
 };
 use rota_core::event::{AttemptRecord, AttemptState, Next};
 use rota_core::image::{JobRecord, KeyUse, Meta, NodeRecord, QueueRecord, Record};
@@ -166,6 +166,7 @@ pub(crate) fn report() -> impl Strategy<Value = AttemptReport> {
         Just(AttemptEnd::Succeeded),
         failure().prop_map(AttemptEnd::Failed),
         Just(AttemptEnd::Stopped),
+        Just(AttemptEnd::Recalled),
     ];
     let detail = (vec(any::<u8>(), 0..20), number(), vec("\\PC{0,9}", 0..2));
     let detail = detail.prop_map(|(stdout_tail, stdout_bytes, notes)| {
@@ -185,8 +186,9 @@ pub(crate) fn report() -> impl Strategy<Value = AttemptReport> {
 }
 
 pub(crate) fn node_spec() -> impl Strategy<Value = NodeSpec> {
-    (text(), any::<u64>(), resources(), any::<u32>(), labels(), text(), kinds()).prop_map(
-        |(name, incarnation, capacity, attempts_max, labels, version, runs)| NodeSpec {
+    let runs = (kinds(), any::<bool>());
+    (text(), any::<u64>(), resources(), any::<u32>(), labels(), text(), runs).prop_map(
+        |(name, incarnation, capacity, attempts_max, labels, version, (runs, stages))| NodeSpec {
             name,
             incarnation,
             capacity,
@@ -194,6 +196,7 @@ pub(crate) fn node_spec() -> impl Strategy<Value = NodeSpec> {
             labels,
             version,
             runs,
+            stages,
         },
     )
 }
@@ -292,6 +295,14 @@ fn server_command() -> impl Strategy<Value = ServerCommand> {
     ]
 }
 
+fn staging() -> impl Strategy<Value = Staging> {
+    (task_id(), task_id()).prop_map(|(task, behind)| Staging { task, behind })
+}
+
+fn task_id() -> impl Strategy<Value = TaskId> {
+    (number(), any::<u32>()).prop_map(|(job, index)| TaskId { job: JobId(job), index })
+}
+
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     let key = option::of((text(), any::<[u8; 16]>()));
     let key = key.prop_map(|key| key.map(|(key, digest)| IdempotencyKey { key, digest }));
@@ -305,7 +316,8 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         submit,
         cancel,
-        vec(placement(), 0..20).prop_map(|placements| Command::CommitPlan(Plan { placements })),
+        (vec(placement(), 0..20), vec(staging(), 0..5))
+            .prop_map(|(placements, staged)| Command::CommitPlan(Plan { placements, staged })),
         vec(report(), 0..5).prop_map(Command::EndAttempts),
         node_spec().prop_map(Command::RegisterNode),
         node().prop_map(Command::LoseNode),
@@ -392,6 +404,7 @@ pub(crate) fn attempt_record(job: JobId) -> impl Strategy<Value = AttemptRecord>
         Just(AttemptState::Failed),
         Just(AttemptState::Cancelled),
         Just(AttemptState::Lost),
+        Just(AttemptState::Recalled),
     ];
     let next = prop_oneof![
         Just(Next::Queued),
@@ -451,18 +464,33 @@ pub(crate) fn tasks_cancelled() -> impl Strategy<Value = TasksCancelled> {
     })
 }
 
+fn attempt() -> impl Strategy<Value = Attempt> {
+    (any::<u32>(), number(), option::of(span())).prop_map(|(node, placed, stop)| Attempt {
+        node: NodeId(node),
+        placed_at: Timestamp(placed),
+        stop,
+    })
+}
+
 fn task() -> impl Strategy<Value = Task> {
-    let stop = option::of(span());
-    let running = (any::<u32>(), number(), stop).prop_map(|(node, placed, stop)| {
-        Phase::Running(Attempt { node: NodeId(node), placed_at: Timestamp(placed), stop })
+    let staged = (attempt(), task_id(), number()).prop_map(|(attempt, behind, since)| {
+        Phase::Staged { attempt, behind, since: Steady(since) }
     });
     let phase = prop_oneof![
         number().prop_map(|since| Phase::Queued { since: Steady(since) }),
         number().prop_map(|until| Phase::Waiting { until: Steady(until) }),
-        running,
+        attempt().prop_map(Phase::Running),
+        staged,
     ];
-    (any::<u32>(), any::<u32>(), any::<u32>(), phase)
-        .prop_map(|(attempts, failures, lost, phase)| Task { attempts, failures, lost, phase })
+    (any::<u32>(), any::<u32>(), any::<u32>(), any::<u32>(), phase).prop_map(
+        |(attempts, failures, lost, recalled, phase)| Task {
+            attempts,
+            failures,
+            lost,
+            recalled,
+            phase,
+        },
+    )
 }
 
 fn job_record() -> impl Strategy<Value = JobRecord> {

@@ -177,6 +177,7 @@ fn end_of(reason: StopReason) -> AttemptEnd {
     let lost = |message: &str| failed(FailureKind::Lost, message);
     match reason {
         StopReason::Requested => AttemptEnd::Stopped,
+        StopReason::Recalled => AttemptEnd::Recalled,
         StopReason::NotDesired => lost("stopped: the server did not know it as live"),
         StopReason::Fenced => lost("stopped: the worker could not renew its lease in time"),
         StopReason::Shutdown => lost("stopped: the worker was shut down"),
@@ -322,6 +323,7 @@ fn to_report(
         AttemptEnd::Succeeded => report::End::Succeeded(rota_wire::worker::Succeeded {}),
         AttemptEnd::Failed(failure) => report::End::Failed(failure.into()),
         AttemptEnd::Stopped => report::End::Stopped(rota_wire::worker::Stopped {}),
+        AttemptEnd::Recalled => report::End::Recalled(rota_wire::worker::Recalled {}),
     };
     rota_wire::worker::Report {
         attempt: Some(id.into()),

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use rota_types::AttemptId;
 
@@ -23,10 +24,22 @@ pub(crate) struct WorkDirs {
 
 #[derive(Debug, Default)]
 struct State {
-    free: Vec<PathBuf>,
-    used: BTreeMap<AttemptId, PathBuf>,
+    free: Vec<Kept>,
+    used: BTreeMap<AttemptId, Kept>,
     made: u64,
 }
+
+/// A directory that was empty when it was looked at.
+#[derive(Debug)]
+struct Kept {
+    dir: PathBuf,
+    /// When it had changed last, if that was long enough before it was given away: then an equal time later says that nothing was done to
+    /// it.
+    changed: Option<SystemTime>,
+}
+
+/// File systems note times in ticks of up to 10 ms.
+const TICK: Duration = Duration::from_millis(20);
 
 impl WorkDirs {
     /// Takes a directory over and removes what an earlier worker left in it.
@@ -41,28 +54,32 @@ impl WorkDirs {
     /// An empty directory for an attempt, until it is [released](Self::release).
     pub(crate) fn take(&self, id: AttemptId) -> io::Result<PathBuf> {
         let free = self.state().free.pop();
-        let dir = match free {
-            Some(dir) => dir,
+        let kept = match free {
+            Some(Kept { dir, changed }) => {
+                let settled = SystemTime::now() - TICK;
+                Kept { dir, changed: changed.filter(|changed| *changed < settled) }
+            }
             None => {
                 let mut state = self.state();
                 state.made += 1;
                 let dir = self.root.join(state.made.to_string());
                 drop(state);
                 private_dir(&dir)?;
-                dir
+                Kept { dir, changed: None }
             }
         };
-        self.state().used.insert(id, dir.clone());
+        let dir = kept.dir.clone();
+        self.state().used.insert(id, kept);
         Ok(dir)
     }
 
     /// Nobody needs an attempt's directory any more. Returns it if it is not empty and has to be removed.
     pub(crate) fn release(&self, id: AttemptId) -> Option<PathBuf> {
-        let dir = self.state().used.remove(&id)?;
-        if is_untouched(&dir) {
+        let Kept { dir, changed } = self.state().used.remove(&id)?;
+        if let Some(changed) = untouched_since(&dir, changed) {
             let mut state = self.state();
             if state.free.len() < FREE_MAX {
-                state.free.push(dir);
+                state.free.push(Kept { dir, changed: Some(changed) });
                 return None;
             }
         }
@@ -74,12 +91,18 @@ impl WorkDirs {
     }
 }
 
-/// Whether a directory is as it was made: empty, and nobody changed who may do what with it.
-fn is_untouched(dir: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = fs::symlink_metadata(dir).map(|found| found.permissions().mode() & 0o7777);
-    let empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
-    mode.is_ok_and(|mode| mode == 0o700) && empty()
+/// When a directory changed last, if it is as it was made: empty, and nobody changed who may do what with it. `known` is when an empty one
+/// had changed last.
+fn untouched_since(dir: &Path, known: Option<SystemTime>) -> Option<SystemTime> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let found = fs::symlink_metadata(dir).ok()?;
+    let (seconds, nanos) =
+        (u64::try_from(found.ctime()).ok()?, u32::try_from(found.ctime_nsec()).ok()?);
+    let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+    let is_empty = || fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+    let untouched =
+        found.permissions().mode() & 0o7777 == 0o700 && (known == Some(changed) || is_empty());
+    untouched.then_some(changed)
 }
 
 #[cfg(test)]
@@ -106,6 +129,15 @@ mod tests {
         assert_eq!(dirs.release(attempt(3)), Some(first.clone()));
         fs::set_permissions(&second, fs::Permissions::from_mode(0o777)).expect("own");
         assert_eq!(dirs.release(attempt(2)), Some(second.clone()));
+        // Also one of which it was known when it had changed last.
+        let old = dirs.take(attempt(5)).expect("writable");
+        assert_eq!(dirs.release(attempt(5)), None);
+        std::thread::sleep(TICK * 2); // so that a change shows in the time
+        assert_eq!(dirs.take(attempt(6)).expect("writable"), old);
+        assert_eq!(dirs.release(attempt(6)), None, "nothing was done to it");
+        assert_eq!(dirs.take(attempt(7)).expect("writable"), old);
+        fs::write(old.join("left"), "behind").expect("writable");
+        assert_eq!(dirs.release(attempt(7)), Some(old));
         let third = dirs.take(attempt(4)).expect("writable");
         assert!(third != first && third != second);
         assert_eq!(dirs.release(attempt(9)), None);

@@ -24,6 +24,8 @@ const REPORTS_MAX: usize = 1_024;
 const REPORTS_BYTES_MAX: usize = 1 << 20;
 /// The longest time that a report waits for others.
 const GATHER_MAX: Duration = Duration::from_millis(1);
+/// The same while there is more to run here, so that nothing waits for what the report brings.
+const GATHER_BUSY_MAX: Duration = Duration::from_millis(2);
 
 /// The machine and everything around it.
 pub(super) struct Shell {
@@ -41,8 +43,8 @@ pub(super) struct Shell {
     wake_at: Option<Monotonic>,
     /// Running attempts that have not been announced: most of them are about to end.
     young: usize,
-    /// Over, and not told to the machine yet; with the time by which that has to be done.
-    ended: Vec<AttemptId>,
+    /// To be reported together; with the time by which that has to be done.
+    gathered: Vec<AttemptId>,
     report_at: Option<Instant>,
 }
 
@@ -67,13 +69,19 @@ impl Shell {
             events,
             wake_at: None,
             young: 0,
-            ended: Vec::new(),
+            gathered: Vec::new(),
             report_at: None,
         }
     }
 
-    /// Tells the machine what happened and does what it answers. What ends at once is told to it in turn.
+    /// Tells the machine what happened, does what it answers, and reports what is to be reported.
     pub(super) fn feed(&mut self, input: Input) {
+        self.step(input);
+        self.report();
+    }
+
+    /// Tells the machine what happened and does what it answers. What ends at once is told to it in turn.
+    fn step(&mut self, input: Input) {
         let mut next = Some(input);
         while let Some(input) = next.take() {
             if input == Input::Woke {
@@ -123,7 +131,8 @@ impl Shell {
             let Some(id) = assignment.attempt.map(AttemptId::from) else { continue };
             let stop = assignment.stop.as_ref().map(|stop| Span(stop.grace_micros));
             let placed_at = Timestamp(assignment.placed_micros);
-            wanted.start.push(Start { attempt: id, placed_at, stop });
+            let behind = assignment.behind.map(AttemptId::from);
+            wanted.start.push(Start { attempt: id, placed_at, stop, behind });
             if !self.running.contains_key(&id) && !self.reports.contains_key(&id) {
                 self.assignments.insert(id, assignment);
             }
@@ -133,6 +142,7 @@ impl Shell {
             .filter_map(|stop| Some((stop.attempt?.into(), Span(stop.grace_micros))))
             .collect();
         wanted.settled = desired.settled.into_iter().map(AttemptId::from).collect();
+        wanted.recall = desired.recall.into_iter().map(AttemptId::from).collect();
         self.feed(Input::Desired(wanted));
         let machine = &self.machine;
         self.assignments.retain(|id, _| machine.is_wanted(*id));
@@ -151,7 +161,7 @@ impl Shell {
     /// Takes in what happened to attempts.
     pub(super) fn observe(&mut self, batch: &mut Vec<Event>) {
         while self.tasks.try_join_next().is_some() {}
-        let mut started = BTreeMap::new();
+        let (mut started, mut ended) = (BTreeMap::new(), Vec::new());
         for event in batch.drain(..) {
             match event {
                 Event::Started(id, at) => {
@@ -168,16 +178,21 @@ impl Shell {
                     self.young -=
                         usize::from(launched.is_some_and(|launched| launched.started_at.is_none()));
                     self.reports.insert(id, *report);
-                    self.ended.push(id);
+                    ended.push(id);
                 }
             }
         }
         self.send_started(started);
+        if !ended.is_empty() {
+            self.step(Input::Ended(ended));
+        }
         let cpus = self.host.cpus as usize;
-        if self.ended.is_empty() || !may_gather(self.ended.len(), self.young, cpus) {
+        let waiting = self.machine.waiting();
+        if !may_gather(self.gathered.len(), self.young, waiting, cpus) {
             self.report();
-        } else if self.report_at.is_none() {
-            self.report_at = Some(Instant::now() + GATHER_MAX);
+        } else if self.report_at.is_none() && !self.gathered.is_empty() {
+            let most = if waiting > 0 { GATHER_BUSY_MAX } else { GATHER_MAX };
+            self.report_at = Some(Instant::now() + most);
         }
     }
 
@@ -189,10 +204,8 @@ impl Shell {
     /// Reports what has ended.
     pub(super) fn report(&mut self) {
         self.report_at = None;
-        if !self.ended.is_empty() {
-            let ended = std::mem::take(&mut self.ended);
-            self.feed(Input::Ended(ended));
-        }
+        let gathered = std::mem::take(&mut self.gathered);
+        self.send_reports(&gathered);
     }
 
     fn perform(&mut self, output: Output, ended: &mut Vec<AttemptId>) {
@@ -207,7 +220,7 @@ impl Shell {
                 self.assignments.remove(&id);
                 self.reports.insert(id, executor::skipped(id, reason));
             }
-            Output::Report(ids) => self.send_reports(&ids),
+            Output::Report(ids) => self.gathered.extend(ids),
             Output::Heartbeat { sent } => self.heartbeat(sent),
             Output::Forget(ids) => self.forget(&ids),
             Output::Reconnect => {
@@ -295,10 +308,11 @@ impl Shell {
     }
 }
 
-/// Whether what has ended may wait for more to end: while more short programs run than there are cpus, none of those idles for want
-/// of the next task, and several ends in one message cost little more than one. At most as many wait as still run.
-const fn may_gather(ended: usize, young: usize, cpus: usize) -> bool {
-    young > cpus && ended < young
+/// Whether what has ended may wait for more to end: while no cpu idles for want of the next task several ends in one message cost little
+/// more than one. That is so while more short programs run than there are cpus, and at most as many wait as still run; or while others
+/// are here that run next, and at most as many wait.
+const fn may_gather(ended: usize, young: usize, waiting: usize, cpus: usize) -> bool {
+    (young > cpus && ended < young) || (young > 0 && ended < waiting)
 }
 
 fn has_own_dir(assignment: &Assignment) -> bool {
@@ -320,13 +334,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ends_are_gathered_while_every_cpu_has_a_short_program_and_no_longer_than_until_half_have_ended()
-     {
-        assert!(!may_gather(1, 1, 2), "a cpu would idle");
-        assert!(!may_gather(1, 2, 2), "a cpu will idle when the next one ends");
-        assert!(may_gather(1, 3, 2));
-        assert!(may_gather(15, 17, 2));
-        assert!(!may_gather(16, 16, 2), "half have ended");
-        assert!(!may_gather(17, 16, 2));
+    fn ends_are_gathered_while_no_cpu_wants_for_the_next_task() {
+        assert!(!may_gather(1, 1, 0, 2), "a cpu would idle");
+        assert!(!may_gather(1, 2, 0, 2), "a cpu will idle when the next one ends");
+        assert!(may_gather(1, 3, 0, 2));
+        assert!(may_gather(15, 17, 0, 2));
+        assert!(!may_gather(16, 16, 0, 2), "half have ended");
+        assert!(!may_gather(17, 16, 0, 2));
+        assert!(may_gather(1, 1, 2, 2), "the next ones are here");
+        assert!(!may_gather(2, 1, 2, 2), "they will soon have ended, too");
+        assert!(!may_gather(0, 0, 1, 2), "nothing runs: why do they wait?");
     }
 }

@@ -109,6 +109,7 @@ fn lost_attempts(api: Api, task: &Task, times: &dyn Fn(u32) -> [u32; 2]) -> u64 
         match attempt.state {
             AttemptState::Failed => assert_eq!(times(attempt.number), [1, 1], "{attempt:?}"),
             AttemptState::Lost => assert!(times(attempt.number)[0] <= 1, "{attempt:?}"),
+            AttemptState::Recalled => assert_eq!(times(attempt.number), [0, 0], "{attempt:?}"),
             AttemptState::Live | AttemptState::Succeeded | AttemptState::Cancelled => {
                 panic!("an attempt that was not the last is {:?}: {task:?}", attempt.state)
             }

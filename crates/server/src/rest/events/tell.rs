@@ -16,6 +16,9 @@ pub(super) fn job_of(event: &event::Event) -> Option<JobId> {
         event::Event::JobSubmitted(job) | event::Event::TasksCancelled { job, .. } => Some(*job),
         event::Event::JobFinished(job) => Some(job.id),
         event::Event::AttemptsCreated(placement) => Some(placement.task.job),
+        event::Event::AttemptStaged { task, .. } | event::Event::AttemptPromoted { task, .. } => {
+            Some(task.job)
+        }
         event::Event::AttemptEnded(record) => Some(record.attempt.task.job),
         event::Event::StopRequested(attempt) => Some(attempt.task.job),
         event::Event::TaskQueued(task) => Some(task.job),
@@ -41,6 +44,9 @@ pub(super) fn job_of(event: &event::Event) -> Option<JobId> {
 pub(super) fn node_of(event: &event::Event) -> Option<NodeId> {
     match event {
         event::Event::AttemptsCreated(placement) => Some(placement.node),
+        event::Event::AttemptStaged { node, .. } | event::Event::AttemptPromoted { node, .. } => {
+            Some(*node)
+        }
         event::Event::AttemptEnded(record) => Some(record.node),
         event::Event::NodeRegistered(node)
         | event::Event::NodeLost(node)
@@ -91,6 +97,15 @@ pub(super) fn tell(
         event::Event::AttemptsCreated(placement) => {
             tell_created(&mut told, placement);
             ("task", "attempts_created")
+        }
+        event::Event::AttemptStaged { task, behind, .. } => {
+            about_task(&mut told, *task);
+            put(&mut told.data, "behind", json!(behind.to_string()));
+            ("task", "attempt_staged")
+        }
+        event::Event::AttemptPromoted { task, .. } => {
+            about_task(&mut told, *task);
+            ("task", "attempt_promoted")
         }
         event::Event::AttemptEnded(record) => {
             tell_ended(&mut told, record);
@@ -178,6 +193,8 @@ fn tell_cluster(told: &mut Event, event: &event::Event) -> (&'static str, &'stat
         | event::Event::JobFinished(_)
         | event::Event::TasksCancelled { .. }
         | event::Event::AttemptsCreated(_)
+        | event::Event::AttemptStaged { .. }
+        | event::Event::AttemptPromoted { .. }
         | event::Event::AttemptEnded(_)
         | event::Event::StopRequested(_)
         | event::Event::TaskQueued(_)
