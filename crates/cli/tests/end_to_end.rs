@@ -380,7 +380,10 @@ fn the_events_of_a_job_are_listed_and_a_submitter_finds_their_own_jobs() {
 fn short_tasks_wait_at_their_node_and_never_overlap() {
     let dev = Dev::start();
     let nodes = dev.json(&["node", "ls"]);
-    let cpus = nodes["items"][0]["capacity"]["cpus"].as_f64().expect("a node says what it has").to_string();
+    let cpus = nodes["items"][0]["capacity"]["cpus"]
+        .as_f64()
+        .expect("a node says what it has")
+        .to_string();
     // Each takes all cpus: one that starts before the one ahead is over finds the directory there.
     let busy = dev.dir.join("busy").display().to_string();
     let script = format!("mkdir {busy} && rmdir {busy}");
