@@ -114,7 +114,10 @@ async fn join(servers: &[String], token: &JoinToken, request: JoinRequest) -> Re
         ..config(servers)
     };
     let client = Client::with_tls(&config, Some(tls))?;
-    let joined = client.json(Call::post("/v1/join").json(&request)).await;
+    let mut call = Call::post("/v1/join").json(&request);
+    // A worker that joins twice is the same worker: at worst that costs another use of the token. A server would get a second number.
+    call.repeatable = request.node.is_some();
+    let joined = client.json(call).await;
     joined.map_err(|error| match error {
         Error::Unreachable { servers, reason } if reason.contains("UnknownIssuer") => unusable(
             format!("{servers} is of another cluster than the token: nothing was told to it"),
