@@ -7,6 +7,8 @@ use crate::exit;
 
 #[macro_use]
 mod define;
+#[macro_use]
+mod keys;
 
 /// The text is not an error code.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +30,7 @@ impl FromStr for ErrorCode {
     }
 }
 
-error_codes! {
+with_codes_of_keys! {
     InvalidJson {
         code: "invalid-json", status: Some(400), exit: exit::REJECTED,
         title: "The body is not the JSON that was expected.",

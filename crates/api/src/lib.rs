@@ -27,6 +27,20 @@
 //! | `DELETE /v1/queues/{name}` | → 204 |
 //! | `GET /v1/cluster/stats` | → [`ClusterStats`] |
 //! | `GET /v1/events` | [`EventQuery`] → server-sent events: `id:` is `index:seq`, `event:` the type, `data:` an [`Event`] |
+//! | `GET /v1/kv` | [`KeyQuery`] → [`Page`] of [`Key`], in the order of their bytes |
+//! | `POST /v1/kv` | [`ChangeRequest`] → [`KeysChanged`] |
+//! | `DELETE /v1/kv` | [`PrefixQuery`] → [`KeysChanged`] |
+//! | `GET /v1/kv/{key}` | → the value's bytes, the rest in headers; [`Key`] if JSON is accepted |
+//! | `PUT /v1/kv/{key}` | [`PutQuery`], the value's bytes → [`KeysChanged`] |
+//! | `DELETE /v1/kv/{key}` | [`DeleteQuery`] → [`KeysChanged`] |
+//! | `GET /v1/watch` | [`WatchQuery`] → server-sent events: `data:` is a [`Change`] |
+//! | `GET /v1/sessions`, `GET /v1/sessions/{id}` | [`PageQuery`] → [`Page`] of [`Session`]; [`Session`] |
+//! | `POST /v1/sessions` | [`SessionRequest`] → 201 [`Session`] |
+//! | `POST /v1/sessions/{id}/renew` | → [`Session`] |
+//! | `DELETE /v1/sessions/{id}` | → 204 |
+//! | `GET /v1/locks`, `GET /v1/locks/{lock}` | [`LockQuery`] → [`Page`] of [`Lock`]; [`Lock`] |
+//! | `PUT /v1/locks/{lock}` | [`AcquireRequest`] → 200 or 202 [`Acquired`] |
+//! | `DELETE /v1/locks/{lock}` | [`ReleaseQuery`] → 204 |
 //! | `GET /v1/tokens` | → [`TokenList`] |
 //! | `POST /v1/tokens` | [`TokenRequest`] → 201 [`NewToken`] |
 //! | `DELETE /v1/tokens/{id}` | → 204 |
@@ -43,6 +57,7 @@ mod decode;
 mod error_code;
 pub mod exit;
 mod job_file;
+mod keys;
 mod log_frames;
 mod output;
 mod parse;
@@ -68,6 +83,11 @@ pub use job_file::{
     CommandLine, DEFAULT_QUEUE, HttpRequest, JobBatch, JobFile, JobHeader, Mistake, Retry,
     SubmitRequest, TaskGroup,
 };
+pub use keys::{
+    AcquireRequest, Acquired, Change, ChangeKind, ChangeRequest, DeleteQuery, Key, KeyChange,
+    KeyCondition, KeyQuery, KeysChanged, Lock, LockClaim, LockQuery, PrefixQuery, PutQuery,
+    ReleaseQuery, Session, SessionRequest, WatchQuery,
+};
 pub use log_frames::{FrameReader, LOG_FRAMES, NotFrames, dropped_mark, frame_head};
 pub use output::{
     Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Counts, Failure, FailureKind,
@@ -80,8 +100,8 @@ pub use query::{
     TaskQuery,
 };
 pub use scalar::{
-    Amount, ArrayRange, BackoffRange, Duration, Moment, Requirement, RetryOn, ScalarError, Size,
-    parse_ranges,
+    Amount, ArrayRange, BackoffRange, Base64, Duration, Moment, Requirement, RetryOn, ScalarError,
+    Size, parse_ranges,
 };
 pub use server::{
     AddServer, ClusterStatus, ServerAdded, ServerRole, ServerStatus, TransferRequest,

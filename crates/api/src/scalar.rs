@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rota_core::command::RetryRule;
 use rota_types::limits::RESOURCE_AMOUNT_MAX;
 use rota_types::{Constraint, Predicate, RangeSet, Span, Timestamp};
@@ -23,6 +25,10 @@ impl ScalarError {
         Self { message: format!("\"{text}\" is not {what}"), hint: hint.to_owned() }
     }
 }
+
+/// Bytes, written in base64 with padding.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Base64(pub Vec<u8>);
 
 /// A length of time, written as a number and a unit: `1500ms`, `30s`, `5m`, `2h`, `1d`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +89,38 @@ macro_rules! serde_as_text {
     )* };
 }
 
-serde_as_text!(Duration Moment ArrayRange Requirement RetryOn BackoffRange);
+serde_as_text!(Base64 Duration Moment ArrayRange Requirement RetryOn BackoffRange);
+
+impl From<std::time::Duration> for Duration {
+    /// In whole microseconds.
+    fn from(time: std::time::Duration) -> Self {
+        Self(Span(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl From<Duration> for std::time::Duration {
+    fn from(time: Duration) -> Self {
+        Self::from_micros(time.0.0)
+    }
+}
+
+impl FromStr for Base64 {
+    type Err = ScalarError;
+
+    fn from_str(text: &str) -> Result<Self, ScalarError> {
+        let wrong = |_| ScalarError {
+            message: "the value is not base64".to_owned(),
+            hint: "encode the bytes with padding, as `base64` does".to_owned(),
+        };
+        STANDARD.decode(text).map(Self).map_err(wrong)
+    }
+}
+
+impl fmt::Display for Base64 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(&self.0))
+    }
+}
 
 impl FromStr for Duration {
     type Err = ScalarError;

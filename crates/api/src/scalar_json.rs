@@ -10,7 +10,7 @@ use utoipa::openapi::{RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::scalar::{
-    Amount, ArrayRange, BackoffRange, Duration, Moment, Requirement, RetryOn, Size,
+    Amount, ArrayRange, BackoffRange, Base64, Duration, Moment, Requirement, RetryOn, Size,
 };
 
 impl Serialize for Amount {
@@ -113,6 +113,10 @@ macro_rules! text_schema {
 }
 
 text_schema! {
+    Base64 {
+        pattern: Some("^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"), example: "aGVsbG8=",
+        about: "Bytes in base64, with padding."
+    }
     Duration {
         pattern: Some("^[0-9]{1,9}(us|ms|s|m|h|d)$"), example: "5m",
         about: "A length of time: 1500ms, 30s, 5m, 2h, 1d."

@@ -5,8 +5,8 @@ use rota_api::Duration;
 
 use crate::bench::BenchArgs;
 use crate::commands::{
-    cluster, completion, config, dev, doctor, event, explain, job, login, logs, man, node, queue,
-    run, schedule, server, submit, task, token, worker,
+    cluster, completion, config, dev, doctor, event, explain, job, kv, lock, login, logs, man, node,
+    queue, run, schedule, server, session, submit, task, token, worker,
 };
 use crate::output::Format;
 
@@ -108,6 +108,15 @@ pub(crate) enum Command {
     /// Schedules: when work is due
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
+    /// Keys and values: configuration and state that every machine sees alike
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
+    /// Locks and leader election
+    #[command(subcommand)]
+    Lock(lock::LockCommand),
+    /// Sessions: what keys and locks go with
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// The cluster as a whole
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),

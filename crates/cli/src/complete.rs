@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::time::Duration;
 
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-use rota_api::{JobQuery, PAGE_MAX, PageQuery, TaskQuery};
+use rota_api::{JobQuery, KeyQuery, LockQuery, PAGE_MAX, PageQuery, TaskQuery};
 use rota_client::{Client, ClientConfig};
 
 use crate::args::Global;
@@ -67,6 +67,56 @@ pub(crate) fn queues() -> ArgValueCompleter {
                 client.queues(&PageQuery { limit: Some(PAGE_MAX), cursor: None }).await.ok()?;
             let one = |queue: &rota_api::Queue| {
                 candidate(&queue.name, &format!("{} queued", queue.counts.queued))
+            };
+            Some(page.items.iter().map(one).collect())
+        });
+        beginning(all, typed)
+    })
+}
+
+/// Completes keys.
+pub(crate) fn keys() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let prefix = typed.to_str().map(str::to_owned);
+        let all = ask(async |client| {
+            let query = KeyQuery {
+                prefix,
+                keys_only: Some(true),
+                limit: Some(OFFERED_MAX),
+                ..KeyQuery::default()
+            };
+            let page = client.keys(&query).await.ok()?;
+            let one = |key: &rota_api::Key| candidate(&key.key, &format!("{} bytes", key.size));
+            Some(page.items.iter().map(one).collect())
+        });
+        beginning(all, typed)
+    })
+}
+
+/// Completes locks that somebody holds.
+pub(crate) fn locks() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let prefix = typed.to_str().map(str::to_owned);
+        let all = ask(async |client| {
+            let query = LockQuery { prefix, limit: Some(OFFERED_MAX), cursor: None };
+            let page = client.locks(&query).await.ok()?;
+            let one = |lock: &rota_api::Lock| {
+                candidate(&lock.lock, &format!("held by session {}", lock.holder.session))
+            };
+            Some(page.items.iter().map(one).collect())
+        });
+        beginning(all, typed)
+    })
+}
+
+/// Completes sessions.
+pub(crate) fn sessions() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let all = ask(async |client| {
+            let query = PageQuery { limit: Some(OFFERED_MAX), cursor: None };
+            let page = client.sessions(&query).await.ok()?;
+            let one = |session: &rota_api::Session| {
+                candidate(&session.id.to_string(), &format!("{} locks", session.locks))
             };
             Some(page.items.iter().map(one).collect())
         });

@@ -22,6 +22,7 @@ mod reference_tests;
 mod screen;
 mod select;
 mod show;
+mod show_keys;
 mod show_servers;
 mod sink;
 mod trouble;

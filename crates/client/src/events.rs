@@ -1,11 +1,14 @@
 //! Server-sent events, taken up again where they broke off.
 
 use std::collections::VecDeque;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
-use rota_api::{ErrorCode, Event, EventQuery, Problem};
+use rota_api::{Change, ErrorCode, Event, EventQuery, Problem, WatchQuery};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::transport::{Call, Client, jittered, worth_repeating};
@@ -19,15 +22,24 @@ const RESET: &str = "reset";
 /// Bytes of one event at most.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-/// Events in order, each once.
-pub struct Events {
+/// What happens in the cluster.
+pub type Events = Stream<Event>;
+
+/// What happens to keys or locks.
+pub type Changes = Stream<Change>;
+
+/// Events of one kind in order, each once.
+pub struct Stream<T> {
     client: Client,
-    query: EventQuery,
+    path: &'static str,
+    /// Encoded.
+    query: String,
     last: Option<String>,
     parser: SseParser,
     body: BoxStream<'static, reqwest::Result<Bytes>>,
     ready: VecDeque<Message>,
     resumes: u32,
+    kind: PhantomData<fn() -> T>,
 }
 
 /// One message of an event stream.
@@ -47,30 +59,48 @@ impl Client {
     /// # Errors
     /// If the position is not kept any more, a filter is not valid, or no server answers.
     pub async fn events(&self, query: EventQuery) -> Result<Events> {
-        let body = open(self, &query, None).await?;
-        Ok(Events {
-            client: self.clone(),
+        Stream::open(self, "/v1/events", &query).await
+    }
+
+    /// Watches keys or locks: from now on, or after `query.since`.
+    ///
+    /// # Errors
+    /// If the query is not valid, or no server answers.
+    pub async fn watch(&self, query: &WatchQuery) -> Result<Changes> {
+        Stream::open(self, "/v1/watch", query).await
+    }
+}
+
+impl<T: DeserializeOwned> Stream<T> {
+    async fn open(client: &Client, path: &'static str, query: &impl Serialize) -> Result<Self> {
+        let query = Call::get(path).query(query).query;
+        let body = open(client, (path, &query), None).await?;
+        Ok(Self {
+            client: client.clone(),
+            path,
             query,
             last: None,
             parser: SseParser::default(),
             body,
             ready: VecDeque::new(),
             resumes: 0,
+            kind: PhantomData,
         })
     }
-}
 
-impl Events {
     /// The next event. Waits as long as there is none.
     ///
     /// # Errors
     /// If the stream breaks and can't be taken up again. [`ErrorCode::EventsCompacted`] says that events were missed; the next call goes
     /// on behind the gap.
-    pub async fn next(&mut self) -> Result<Event> {
+    pub async fn next(&mut self) -> Result<T> {
         loop {
             if let Some(message) = self.ready.pop_front() {
                 self.last = message.id.or(self.last.take());
                 self.resumes = 0;
+                if message.data.is_empty() {
+                    continue; // a position to resume from, and nothing new
+                }
                 if message.event == RESET {
                     let detail = "some events before this are not kept any more";
                     let problem = Problem::new(ErrorCode::EventsCompacted, detail);
@@ -83,8 +113,7 @@ impl Events {
                 Some(Ok(chunk)) => {
                     let messages =
                         self.parser.push(&chunk).map_err(|reason| self.invalid(reason))?;
-                    self.ready
-                        .extend(messages.into_iter().filter(|message| !message.data.is_empty()));
+                    self.ready.extend(messages);
                 }
                 Some(Err(error)) => self.resume(self.client.broken(&error)).await?,
                 None => self.resume(self.invalid("the stream ended")).await?,
@@ -107,7 +136,7 @@ impl Events {
                 return Err(error);
             }
             tokio::time::sleep(jittered(RESUME_PAUSE)).await;
-            match open(&self.client, &self.query, self.last.as_deref()).await {
+            match open(&self.client, (self.path, &self.query), self.last.as_deref()).await {
                 Ok(body) => {
                     self.body = body;
                     self.parser = SseParser::default();
@@ -121,11 +150,11 @@ impl Events {
 
 async fn open(
     client: &Client,
-    query: &EventQuery,
+    (path, query): (&str, &str),
     last: Option<&str>,
 ) -> Result<BoxStream<'static, reqwest::Result<Bytes>>> {
-    let mut call =
-        Call::get("/v1/events").query(query).header("accept", "text/event-stream").stream();
+    let mut call = Call::get(path).header("accept", "text/event-stream").stream();
+    query.clone_into(&mut call.query);
     if let Some(last) = last {
         call = call.header("last-event-id", last);
     }

@@ -9,12 +9,16 @@ mod access;
 mod calls;
 mod error;
 mod events;
+mod keys;
 mod logs;
+mod session;
 mod transport;
 
 pub use access::{Access, join_server, join_worker, renew_worker};
 pub use calls::Download;
 pub use error::{Error, Result};
-pub use events::{Events, Message, SseParser};
+pub use events::{Changes, Events, Message, SseParser, Stream};
+pub use keys::KeyIs;
 pub use logs::{LogPart, Logs};
+pub use session::Kept;
 pub use transport::{Client, ClientConfig, fresh_key};

@@ -166,6 +166,11 @@ impl Client {
         self.servers.get(current).map_or("", String::as_str)
     }
 
+    /// The longest wait for one answer.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Makes a call and reads its JSON answer.
     pub(crate) async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T> {
         let response = self.send(call).await?;

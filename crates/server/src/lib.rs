@@ -24,6 +24,7 @@ mod out;
 mod outbox;
 mod peers;
 mod refusals;
+mod renewals;
 mod rest;
 mod restore;
 mod ring;

@@ -4,6 +4,7 @@
 //! reader: what it missed is gone, and it is told so.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rota_core::event::Event;
@@ -27,6 +28,16 @@ pub(crate) struct Batch {
 pub(crate) struct Cursor {
     pub(crate) index: LogIndex,
     pub(crate) seq: u32,
+}
+
+impl fmt::Display for Cursor {
+    /// `index:seq`, or `index` behind a whole entry.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seq {
+            u32::MAX => self.index.fmt(f),
+            seq => write!(f, "{}:{seq}", self.index),
+        }
+    }
 }
 
 /// What a reader gets.

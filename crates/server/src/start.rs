@@ -101,6 +101,7 @@ impl Server {
             followers: Arc::new(Semaphore::new(config.followers_max)),
             bodies: Bodies::default(),
             changing: tokio::sync::Mutex::default(),
+            renewals: Arc::default(),
             stop: stopped.clone(),
             openapi: openapi.to_json().unwrap_or_default().into(),
             docs: rest::render_docs(&openapi, &table).into(),

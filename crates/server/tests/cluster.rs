@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::PATIENCE;
+use common::clients::Clients;
 use reqwest::Method;
 use rota_core::image::{Meta, Record};
 use rota_server::{ClusterConfig, Ended, LogKind, Out, RunningServer, Server, ServerConfig};
@@ -32,9 +33,17 @@ struct Cluster {
 
 /// A server that starts again when it asks for it.
 struct Running {
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<How>,
     /// How often it has started again.
     done: tokio::task::JoinHandle<(u32, Option<Out>)>,
+}
+
+/// How a server goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    InOrder,
+    /// As if its process had been killed.
+    Killed,
 }
 
 impl Cluster {
@@ -63,6 +72,21 @@ impl Cluster {
         config
     }
 
+    /// The place of the server that leads, as that one sees it.
+    async fn leader(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            for place in self.running.keys() {
+                let (_, status) = self.get(*place, "/v1/cluster/status?consistency=stale").await;
+                if status["leader"].is_u64() && status["leader"] == status["server"] {
+                    return *place;
+                }
+            }
+            assert!(Instant::now() < deadline, "nobody leads");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn start(&mut self, place: usize) {
         self.start_as(place, self.config(place));
     }
@@ -78,19 +102,23 @@ impl Cluster {
         let done = tokio::spawn(async move {
             let mut again = 0;
             loop {
-                let mut server: RunningServer = Server::start(config.clone()).await.unwrap();
+                let mut server: RunningServer = started(&config).await;
                 let ended = tokio::select! {
-                    _ = &mut stopped => None,
-                    ended = server.wait() => Some(ended),
+                    how = &mut stopped => Err(how.unwrap()),
+                    ended = server.wait() => Ok(ended),
                 };
                 match ended {
-                    None => {
+                    Err(How::InOrder) => {
                         server.shutdown().await;
                         return (again, None);
                     }
-                    Some(Ended::StartAgain) => again += 1,
-                    Some(Ended::Out(out)) => return (again, Some(out)),
-                    Some(Ended::Failed) => panic!("a server failed"),
+                    Err(How::Killed) => {
+                        tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+                        return (again, None);
+                    }
+                    Ok(Ended::StartAgain) => again += 1,
+                    Ok(Ended::Out(out)) => return (again, Some(out)),
+                    Ok(Ended::Failed) => panic!("a server failed"),
                 }
             }
         });
@@ -98,8 +126,12 @@ impl Cluster {
     }
 
     async fn stop(&mut self, place: usize) -> u32 {
+        self.end(place, How::InOrder).await
+    }
+
+    async fn end(&mut self, place: usize, how: How) -> u32 {
         let Running { stop, done } = self.running.remove(&place).unwrap();
-        stop.send(()).unwrap();
+        stop.send(how).unwrap();
         done.await.unwrap().0
     }
 
@@ -182,6 +214,18 @@ impl Cluster {
         let page = self.page(place, &format!("/v1/jobs?limit=1000{query}")).await;
         let items = page["items"].as_array().unwrap().iter();
         items.map(|job| job["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// Starts a server. What one that was killed has left, such as its port, is soon free.
+async fn started(config: &ServerConfig) -> RunningServer {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match Server::start(config.clone()).await {
+            Ok(server) => return server,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -536,4 +580,97 @@ async fn what_is_left_of_a_cluster_founds_another_that_the_lost_servers_cannot_e
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_left_of_a_cluster_founds_another_that_the_lost_servers_cannot_enter_under_paxos() {
     what_is_left_founds_another_cluster(LogKind::Paxos).await;
+}
+
+async fn keys_stay_linearizable_while_leaders_are_killed(log: LogKind) {
+    let mut cluster = Cluster::new(3, log);
+    cluster.found().await;
+    let clients = Clients::new(&cluster.client);
+    let until = Instant::now() + Duration::from_secs(6);
+    let running: Vec<_> = (1..=9)
+        .map(|number| {
+            let servers = cluster.addresses.clone();
+            tokio::spawn(clients.clone().run(number, servers, 4, until))
+        })
+        .collect();
+    let mut before = 0;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let leader = cluster.leader().await;
+        let done = clients.history().len();
+        assert!(done > before, "void: nothing was done between two leaders");
+        before = done;
+        cluster.end(leader, How::Killed).await;
+        cluster.leader().await;
+        cluster.start(leader);
+    }
+    for client in running {
+        client.await.unwrap();
+    }
+    let history = clients.history();
+    rota_testkit::check_linearizable(&history).unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert!(history.len() > 200, "void: {} operations", history.len());
+    // All have the same in the end, each by itself.
+    let (_, keys) = cluster.get(0, "/v1/kv").await;
+    for place in 0..3 {
+        let path = format!("/v1/kv?consistency=stale&min_index={}", keys["index"]);
+        let (status, own) = cluster.get(place, &path).await;
+        assert_eq!((status, &own["items"]), (200, &keys["items"]));
+        cluster.stop(place).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_stay_linearizable_while_leaders_are_killed_under_raft() {
+    keys_stay_linearizable_while_leaders_are_killed(LogKind::Raft).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_stay_linearizable_while_leaders_are_killed_under_paxos() {
+    keys_stay_linearizable_while_leaders_are_killed(LogKind::Paxos).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_and_a_watch_outlive_the_leader_at_any_server() {
+    let mut cluster = Cluster::new(3, LogKind::Raft);
+    cluster.found().await;
+    let mut sessions = Vec::new();
+    for place in 0..2 {
+        let body = json!({"ttl": "60s"});
+        let (status, session) = cluster.send(place, Method::POST, "/v1/sessions", &body).await;
+        assert_eq!(status, 201, "{session}");
+        sessions.push(session["id"].as_u64().unwrap());
+    }
+    let claim = |session: u64| json!({"session": session, "wait": "1ms"});
+    let lock = "/v1/locks/leader/web";
+    let (status, held) = cluster.send(2, Method::PUT, lock, &claim(sessions[0])).await;
+    assert_eq!((status, &held["held"]), (200, &json!(true)));
+    let leader = cluster.leader().await;
+    let (other, third) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (status, waits) = cluster.send(other, Method::PUT, lock, &claim(sessions[1])).await;
+    assert_eq!((status, &waits["ahead"]), (202, &json!(0)));
+    // The server that is watched does not lead.
+    let url = format!(
+        "http://{}/v1/watch?lock=leader/web&since={}",
+        cluster.addresses[third], waits["index"]
+    );
+    let mut watched = cluster.client.get(url).send().await.unwrap();
+    cluster.end(leader, How::Killed).await;
+    let (status, same) = cluster.send(third, Method::PUT, lock, &claim(sessions[0])).await;
+    assert_eq!((status, &same["token"]), (200, &held["token"]), "{same}");
+    let path = format!("{lock}?session={}", sessions[0]);
+    let (status, answer) = cluster.send(other, Method::DELETE, &path, &Value::Null).await;
+    assert_eq!(status, 204, "{answer}");
+    let (status, next) = cluster.send(third, Method::PUT, lock, &claim(sessions[1])).await;
+    assert_eq!((status, &next["held"]), (200, &json!(true)));
+    assert!(next["token"].as_u64() > held["token"].as_u64());
+    let mut told = String::new();
+    while !told.contains("event: held") {
+        let part = tokio::time::timeout(PATIENCE, watched.chunk()).await.unwrap();
+        told.push_str(std::str::from_utf8(&part.unwrap().unwrap()).unwrap());
+    }
+    assert!(told.contains(&format!("\"holder\":{{\"session\":{}", sessions[1])), "{told}");
+    drop(watched);
+    cluster.stop(other).await;
+    cluster.stop(third).await;
 }

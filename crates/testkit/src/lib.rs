@@ -14,6 +14,8 @@
 
 mod build;
 mod driver;
+mod linearizable;
 
 pub use build::{GroupBuilder, JobBuilder, NodeBuilder, group, job, node};
 pub use driver::Driver;
+pub use linearizable::{Answer, Ask, NotLinearizable, Operation, Value, check_linearizable};

@@ -128,6 +128,10 @@ pub const WAITING_RUNS_MAX: u32 = 1_000;
 pub const DECISIONS_MAX: usize = 1_000;
 /// Instants that are counted one by one when many of them are skipped together.
 pub const INSTANTS_COUNTED_MAX: u64 = 10_000;
+/// The longest that one request waits for a lock. The claim stays in its place, and the next request goes on waiting.
+pub const LOCK_WAIT_MAX: Span = Span::from_secs(60);
+/// Bytes of keys and values on one page of keys. A page has at least one key.
+pub const KEY_PAGE_BYTES_MAX: usize = 4 << 20;
 
 const _: () = assert!(GROUPS_MAX as u64 <= JOB_TASKS_MAX as u64);
 const _: () = assert!(JOB_TASKS_MAX as u64 <= LIVE_TASKS_MAX);
@@ -138,4 +142,5 @@ const _: () = assert!(KEY_CHANGES_MAX * KEY_VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LOCK_WAITERS_MAX * CLAIM_VALUE_BYTES_MAX < ENTRY_BYTES_MAX);
 const _: () = assert!(LOCK_WAITERS_MAX < CLAIMS_MAX);
 const _: () = assert!(SESSION_KEYS_MAX <= KEYS_MAX);
+const _: () = assert!(KEY_BYTES_MAX + KEY_VALUE_BYTES_MAX < KEY_PAGE_BYTES_MAX);
 const _: () = assert!(RESOURCE_AMOUNT_MAX <= 1 << f64::MANTISSA_DIGITS);

@@ -11,6 +11,9 @@ pub(crate) mod doctor;
 pub(crate) mod event;
 pub(crate) mod explain;
 pub(crate) mod job;
+pub(crate) mod kv;
+pub(crate) mod lock;
+pub(crate) mod lock_run;
 pub(crate) mod login;
 pub(crate) mod logs;
 pub(crate) mod man;
@@ -19,6 +22,7 @@ pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod schedule;
 pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod submit;
 pub(crate) mod task;
 pub(crate) mod token;
@@ -119,6 +123,9 @@ pub(crate) async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Node(command) => node::dispatch(app, command).await,
         Command::Queue(command) => queue::dispatch(app, command).await,
         Command::Schedule(command) => schedule::dispatch(app, &command),
+        Command::Kv(command) => kv::dispatch(app, command).await,
+        Command::Lock(command) => lock::dispatch(app, command).await,
+        Command::Session(command) => session::dispatch(app, command).await,
         Command::Cluster(command) => cluster::dispatch(app, command).await,
         Command::Token(command) => token::dispatch(app, command).await,
         Command::Login(args) => login::login(app, args).await,

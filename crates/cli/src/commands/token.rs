@@ -30,8 +30,8 @@ pub(crate) enum TokenCommand {
   rota token create dashboard --role reader --valid-for 365d
   rota token create rack-7 --role worker --uses 40 --valid-for 1h    for `rota worker --join`
 
-Roles: a reader sees everything; a submitter also submits, cancels and retries jobs; an operator also
-changes nodes and queues; an admin also makes tokens and reads the audit. The roles worker and server
+Roles: a reader sees everything; a submitter also submits, cancels and retries jobs, and changes keys
+and locks; an operator also changes nodes and queues; an admin also makes tokens and reads the audit. The roles worker and server
 make a token for joining, which is good for nothing else.")]
 pub(crate) struct CreateArgs {
     /// Who or what will hold it

@@ -44,6 +44,10 @@ pub(crate) enum Permission {
     ManageCluster,
     /// Make, list and revoke tokens.
     ManageTokens,
+    /// See keys, sessions and locks.
+    ReadKeys,
+    /// Change keys, open and end sessions, take locks and give them back.
+    WriteKeys,
     /// Read who changed what.
     ReadAudit,
     /// Be somebody, whoever it is.
@@ -71,6 +75,8 @@ impl Permission {
             Self::ManageQueues => "create, change, pause and remove queues",
             Self::ManageCluster => "add and remove servers, and hand over the lead",
             Self::ManageTokens => "make, list and revoke tokens",
+            Self::ReadKeys => "see keys, sessions and locks",
+            Self::WriteKeys => "change keys, use sessions and locks",
             Self::ReadAudit => "read who changed what",
             Self::Known => "be somebody, whoever it is",
             Self::LogIn => "hold a token of the API",
@@ -131,7 +137,7 @@ impl Routes {
                 self.table.push(Declared { path: path.clone(), method, permission });
             }
             if let Some(methods) = methods.take() {
-                self.router = self.router.route(path, methods);
+                self.router = self.router.route(&served(path), methods);
             }
         }
         self.paths.merge(paths);
@@ -186,6 +192,11 @@ impl Routes {
     }
 }
 
+/// A path as the router wants it: names of keys and locks are the rest of the path, slashes included.
+fn served(path: &str) -> String {
+    path.replace("{key}", "{*key}").replace("{lock}", "{*lock}")
+}
+
 /// The operations of one path, by method.
 pub(crate) fn operations(item: &PathItem) -> Vec<(&'static str, &Operation)> {
     [
@@ -210,10 +221,13 @@ impl Permission {
     /// The least role of a token that has it; `None` if no role has it.
     pub(crate) const fn least_role(self) -> Option<Role> {
         match self {
-            Self::Public | Self::Known | Self::LogIn | Self::ReadJobs | Self::ReadCluster => {
-                Some(Role::Reader)
-            }
-            Self::SubmitJobs | Self::ManageJobs => Some(Role::Submitter),
+            Self::Public
+            | Self::Known
+            | Self::LogIn
+            | Self::ReadJobs
+            | Self::ReadCluster
+            | Self::ReadKeys => Some(Role::Reader),
+            Self::SubmitJobs | Self::ManageJobs | Self::WriteKeys => Some(Role::Submitter),
             Self::ManageNodes | Self::ManageQueues => Some(Role::Operator),
             Self::ManageTokens | Self::ManageCluster | Self::ReadAudit => Some(Role::Admin),
             Self::Join | Self::Work | Self::Replicate => None,

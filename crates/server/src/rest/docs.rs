@@ -13,7 +13,7 @@ use super::access::{Declared, Permission};
 
 const STYLE: &str = include_str!("docs/style.css");
 /// The groups of operations that come first, in this order.
-const FIRST: [&str; 6] = ["jobs", "tasks", "queues", "nodes", "cluster", "server"];
+const FIRST: [&str; 7] = ["jobs", "tasks", "queues", "nodes", "keys", "cluster", "server"];
 /// The server of the examples.
 const SERVER: &str = "http://127.0.0.1:7600";
 
@@ -209,17 +209,23 @@ fn example(operation: &Operation<'_>) -> String {
     let id = if path.starts_with("/v1/tasks") { "17.3" } else { "17" };
     let name = if path.starts_with("/v1/nodes") { "node-a" } else { "batch" };
     let path = path.replace("{id}", id).replace("{name}", name).replace("{code}", "invalid-job");
+    let path = path.replace("{key}", "config/web/port").replace("{lock}", "nightly-report");
     let mut line = match *method {
         "get" => "curl -sS".to_owned(),
         other => format!("curl -sS -X {}", other.to_uppercase()),
     };
-    if path == "/v1/events" {
+    if ["/v1/events", "/v1/watch"].contains(&path.as_str()) {
         line.push_str(" -N");
     }
     if let Some(body) = body_example(operation.say("operationId")) {
         write!(line, " -H 'Content-Type: application/json' \\\n  -d '{body}' \\\n ").ok();
     }
+    if operation.say("operationId") == "putKey" {
+        line.push_str(" --data-binary 8080");
+    }
     let query = match operation.say("operationId") {
+        "listKeys" | "deleteKeys" | "watchKeys" => "?prefix=config/",
+        "releaseLock" => "?session=17",
         "listJobs" => "?state=queued,running&limit=10",
         "listTasks" => "?state=failed",
         "followEvents" => "?types=job,task",
@@ -241,6 +247,11 @@ fn body_example(operation: &str) -> Option<&'static str> {
         "cancelJob" => Some(r#"{"tasks":"0-9","grace":"30s","reason":"wrong input"}"#),
         "retryJob" => Some(r#"{"all":true}"#),
         "putQueue" => Some(r#"{"discipline":"priority","aging":"5m","placement":"best_fit"}"#),
+        "changeKeys" => Some(
+            r#"{"conditions":[{"absent":{"key":"a"}}],"changes":[{"put":{"key":"a","value":"aGVsbG8="}},{"delete":{"key":"b"}}]}"#,
+        ),
+        "openSession" => Some(r#"{"ttl":"30s"}"#),
+        "acquireLock" => Some(r#"{"session":17,"wait":"10s","value":"host-a"}"#),
         "changeQueue" => Some(r#"{"running_max":8}"#),
         _ => None,
     }

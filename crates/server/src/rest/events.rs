@@ -26,13 +26,13 @@ use tell::{job_of, node_of, tell};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Between comments that keep idle connections open.
-const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: std::time::Duration = std::time::Duration::from_secs(15);
 /// What events are about.
-const SUBJECTS: [&str; 7] = ["job", "task", "node", "queue", "server", "token", "audit"];
+const SUBJECTS: [&str; 8] = ["job", "task", "node", "queue", "server", "token", "audit", "kv"];
 /// Before another try where too many ask at once.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// Entries that are rendered at a time.
-const BATCHES_MAX: usize = 256;
+pub(super) const BATCHES_MAX: usize = 256;
 
 /// Follows events.
 ///
@@ -49,15 +49,7 @@ pub(super) async fn follow_events(
     Query(query): Query<EventQuery>,
 ) -> Answer<Response> {
     let filter = Filter::new(&query)?;
-    let last = match headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
-        Some(Ok(text)) => Some(text.to_owned()),
-        Some(Err(_)) => return Err(bad_cursor()),
-        None => query.since.clone(),
-    };
-    let cursor = match last.as_deref().filter(|text| !text.is_empty()) {
-        Some(text) => parse_cursor(text).ok_or_else(bad_cursor)?,
-        None => app.ring.head(),
-    };
+    let cursor = begin(&app, &headers, query.since.as_deref())?;
     let changed = app.ring.watch();
     let stop = app.stop.clone();
     let place = app.follow(1)?;
@@ -69,6 +61,19 @@ pub(super) async fn follow_events(
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// Where a stream begins: behind the event that its caller names, or now.
+pub(super) fn begin(app: &App, headers: &HeaderMap, since: Option<&str>) -> Answer<Cursor> {
+    let last = match headers.get(LAST_EVENT_ID).map(HeaderValue::to_str) {
+        Some(Ok(text)) => Some(text),
+        Some(Err(_)) => return Err(bad_cursor()),
+        None => since,
+    };
+    match last.filter(|text| !text.is_empty()) {
+        Some(text) => parse_cursor(text).ok_or_else(bad_cursor),
+        None => Ok(app.ring.head()),
+    }
 }
 
 /// Lists the events of one job that are still kept, the oldest first.

@@ -76,6 +76,22 @@ impl<T: DeserializeOwned + Default> FromRequest<App> for OptionalJson<T> {
     }
 }
 
+/// Reads a JSON body of at most `max` bytes.
+pub(crate) async fn required_json<T: DeserializeOwned + Send + 'static>(
+    app: &App,
+    request: Request,
+    max: usize,
+) -> Result<T, Refused> {
+    let (parts, body) = request.into_parts();
+    if media_type(&parts.headers) != "application/json" {
+        return Err(unsupported(&parts.headers));
+    }
+    let WholeBody { bytes, room } = read_body(app, &parts.headers, body, max).await?;
+    let read = aside(bytes.len(), move || parse(&bytes)).await;
+    drop(room);
+    read
+}
+
 /// The media type without its parameters, in lower case.
 pub(crate) fn media_type(headers: &HeaderMap) -> String {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");

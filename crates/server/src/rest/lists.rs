@@ -55,6 +55,29 @@ impl ListId {
         }
     }
 
+    /// The cursor behind the item with this name.
+    pub(crate) fn text_cursor(self, name: &str) -> String {
+        let mut cursor = format!("{:016x}", self.0);
+        for byte in name.bytes() {
+            cursor.push_str(&format!("{byte:02x}"));
+        }
+        cursor
+    }
+
+    /// The name that a cursor of this list was made of.
+    pub(crate) fn text(self, cursor: &str) -> Answer<String> {
+        let wrong =
+            || refuse(ErrorCode::InvalidCursor, "the cursor is not one of this list and filter");
+        let digits = cursor.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let rest = cursor.strip_prefix(&format!("{:016x}", self.0)).filter(|_| digits);
+        let bytes = rest.unwrap_or("x").as_bytes().chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        let name = bytes.collect::<Option<Vec<u8>>>().map(String::from_utf8);
+        name.and_then(Result::ok).ok_or_else(wrong)
+    }
+
     /// The key of the cursor, if there is one.
     pub(crate) fn begin(self, cursor: Option<&str>) -> Answer<Option<u64>> {
         cursor.map(|cursor| self.key(cursor)).transpose()
@@ -80,6 +103,19 @@ mod tests {
             ["", "x", &cursor[1..], &format!("{cursor}0"), "é234567890123456789012345678901"]
         {
             assert!(list.key(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn cursors_of_names_only_fit_their_own_list_and_filter() {
+        let list = ListId::new("keys", &[Some("a")]);
+        for name in ["", "a", "a/ä/名", &"k".repeat(512)] {
+            assert_eq!(list.text(&list.text_cursor(name)).ok().as_deref(), Some(name));
+        }
+        let cursor = list.text_cursor("ab");
+        assert!(ListId::new("keys", &[Some("b")]).text(&cursor).is_err());
+        for wrong in ["", "x", &cursor[1..], &format!("{cursor}0"), &format!("{cursor}ff"), "é"] {
+            assert!(list.text(wrong).is_err(), "{wrong}");
         }
     }
 

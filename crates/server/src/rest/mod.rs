@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod audit;
 mod backup;
+mod changes;
 mod cluster;
 mod docs;
 mod events;
@@ -11,7 +12,9 @@ mod extract;
 mod forward;
 mod guard;
 mod jobs;
+mod keys;
 mod lists;
+mod locks;
 mod login;
 mod logs;
 mod meta;
@@ -21,6 +24,7 @@ mod present;
 pub(crate) mod problem;
 mod queues;
 mod servers;
+mod sessions;
 mod submit;
 mod tasks;
 mod tokens;
@@ -48,6 +52,7 @@ use crate::handle::{Core, CoreError};
 use crate::history::History;
 use crate::peers::{Images, PeerGateway};
 use crate::refusals::Refusals;
+use crate::renewals::Renewals;
 use crate::ring::Ring;
 
 /// What handlers share.
@@ -75,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) followers: Arc<Semaphore>,
     /// Held while settings of a queue are read, changed and written back: nobody's change is lost in between.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// Renewals of sessions on their way into the log.
+    pub(crate) renewals: Arc<Renewals>,
     /// Room for bodies that are being read.
     pub(crate) bodies: Bodies,
     pub(crate) stop: watch::Receiver<bool>,
@@ -103,7 +110,7 @@ impl App {
 pub(crate) fn routes() -> Routes {
     use Permission::{
         Join, Known, LogIn, ManageCluster, ManageJobs, ManageNodes, ManageQueues, ManageTokens,
-        Public, ReadAudit, ReadCluster, ReadJobs, SubmitJobs, Work,
+        Public, ReadAudit, ReadCluster, ReadJobs, ReadKeys, SubmitJobs, Work, WriteKeys,
     };
     Routes::new()
         .at(SubmitJobs, routes!(submit::submit_jobs))
@@ -133,6 +140,22 @@ pub(crate) fn routes() -> Routes {
         .at(ManageQueues, routes!(queues::pause_queue))
         .at(ManageQueues, routes!(queues::resume_queue))
         .at(ManageQueues, routes!(queues::purge_queue))
+        .at(ReadKeys, routes!(keys::list_keys))
+        .at(WriteKeys, routes!(keys::change_keys))
+        .at(WriteKeys, routes!(keys::delete_keys))
+        .at(ReadKeys, routes!(keys::get_key))
+        .at(WriteKeys, routes!(keys::put_key))
+        .at(WriteKeys, routes!(keys::delete_key))
+        .anywhere(ReadKeys, routes!(changes::watch_keys))
+        .at(ReadKeys, routes!(sessions::list_sessions))
+        .at(WriteKeys, routes!(sessions::open_session))
+        .at(ReadKeys, routes!(sessions::show_session))
+        .at(WriteKeys, routes!(sessions::close_session))
+        .at(WriteKeys, routes!(sessions::renew_session))
+        .at(ReadKeys, routes!(locks::list_locks))
+        .at(ReadKeys, routes!(locks::show_lock))
+        .at(WriteKeys, routes!(locks::acquire_lock))
+        .at(WriteKeys, routes!(locks::release_lock))
         .at(ReadCluster, routes!(cluster::cluster_stats))
         .at(ReadCluster, routes!(servers::cluster_status))
         .at(ManageCluster, routes!(servers::add_server))
@@ -211,8 +234,12 @@ mod tests {
             .collect();
         let wanted = "\
 delete /v1/cluster/servers/{id} ManageCluster
+delete /v1/kv WriteKeys
+delete /v1/kv/{key} WriteKeys
+delete /v1/locks/{lock} WriteKeys
 delete /v1/nodes/{name} ManageNodes
 delete /v1/queues/{name} ManageQueues
+delete /v1/sessions/{id} WriteKeys
 delete /v1/tokens/{id} ManageTokens
 get /docs Public
 get /healthz Public
@@ -232,17 +259,24 @@ get /v1/jobs/{id} ReadJobs
 get /v1/jobs/{id}/events ReadJobs
 get /v1/jobs/{id}/logs ReadJobs
 get /v1/jobs/{id}/tasks ReadJobs
+get /v1/kv ReadKeys
+get /v1/kv/{key} ReadKeys
+get /v1/locks ReadKeys
+get /v1/locks/{lock} ReadKeys
 get /v1/nodes ReadCluster
 get /v1/nodes/{name} ReadCluster
 get /v1/openapi.json Public
 get /v1/queues ReadCluster
 get /v1/queues/{name} ReadCluster
+get /v1/sessions ReadKeys
+get /v1/sessions/{id} ReadKeys
 get /v1/tasks/{id} ReadJobs
 get /v1/tasks/{id}/attempts ReadJobs
 get /v1/tasks/{id}/explain ReadJobs
 get /v1/tasks/{id}/logs ReadJobs
 get /v1/tokens ManageTokens
 get /v1/version Public
+get /v1/watch ReadKeys
 get /v1/whoami Known
 get /version Public
 patch /v1/queues/{name} ManageQueues
@@ -255,6 +289,7 @@ post /v1/jobs/{id}/cancel ManageJobs
 post /v1/jobs/{id}/kill ManageJobs
 post /v1/jobs/{id}/retry SubmitJobs
 post /v1/join Join
+post /v1/kv WriteKeys
 post /v1/login LogIn
 post /v1/logout LogIn
 post /v1/nodes/{name}/drain ManageNodes
@@ -263,7 +298,11 @@ post /v1/queues/{name}/pause ManageQueues
 post /v1/queues/{name}/purge ManageQueues
 post /v1/queues/{name}/resume ManageQueues
 post /v1/renew Work
+post /v1/sessions WriteKeys
+post /v1/sessions/{id}/renew WriteKeys
 post /v1/tokens ManageTokens
+put /v1/kv/{key} WriteKeys
+put /v1/locks/{lock} WriteKeys
 put /v1/queues/{name} ManageQueues";
         let mut told = told;
         told.sort();

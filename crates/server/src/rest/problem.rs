@@ -145,6 +145,8 @@ pub(crate) enum About {
     Queue,
     Node,
     Token,
+    /// Keys, sessions and locks.
+    Keys,
 }
 
 /// The refusal that tells of a rejection.
@@ -155,7 +157,7 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownQueue(_), About::Job) => ErrorCode::UnknownQueue,
         (
             Rejection::UnknownQueue(_),
-            About::Queue | About::Node | About::Cluster | About::Token,
+            About::Queue | About::Node | About::Cluster | About::Token | About::Keys,
         ) => ErrorCode::QueueNotFound,
         (Rejection::QueueExists(_), _) => ErrorCode::QueueExists,
         (Rejection::QueueNotEmpty(_), _) => ErrorCode::QueueNotEmpty,
@@ -167,11 +169,11 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
         (Rejection::UnknownToken(_), _) => ErrorCode::TokenNotFound,
         (Rejection::TokenExists(_), _) => ErrorCode::TokenExists,
         (Rejection::IdempotencyConflict(_), _) => ErrorCode::IdempotencyConflict,
-        (Rejection::Kv(_), _) => ErrorCode::InvalidRequest,
+        (Rejection::Kv(rejection), _) => code_of_keys(rejection),
         (Rejection::Limit { .. }, _) => ErrorCode::LimitExceeded,
         (Rejection::Invalid { .. }, About::Job) => ErrorCode::InvalidJob,
         (Rejection::Invalid { .. }, About::Queue) => ErrorCode::InvalidQueue,
-        (Rejection::Invalid { .. }, About::Node | About::Cluster | About::Token) => {
+        (Rejection::Invalid { .. }, About::Node | About::Cluster | About::Token | About::Keys) => {
             ErrorCode::InvalidRequest
         }
     };
@@ -183,6 +185,16 @@ pub(crate) fn rejected(about: About, rejection: &Rejection) -> Refused {
             refused.with_errors(vec![Mistake::new(pointer, *why, "")])
         }
         _ => refused,
+    }
+}
+
+fn code_of_keys(rejection: &KvRejection) -> ErrorCode {
+    match rejection {
+        KvRejection::KeyChanged { .. } => ErrorCode::RevisionMismatch,
+        KvRejection::LockLost { .. } => ErrorCode::LockLost,
+        KvRejection::LockHeld { .. } => ErrorCode::LockHeld,
+        KvRejection::NoClaim { .. } => ErrorCode::NoClaim,
+        KvRejection::UnknownSession(_) => ErrorCode::SessionNotFound,
     }
 }
 

@@ -1,6 +1,8 @@
 //! A server in this process, and a worker that does what a test tells it.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod clients;
+
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, Response};
