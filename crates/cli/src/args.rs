@@ -5,8 +5,8 @@ use rota_api::Duration;
 
 use crate::bench::BenchArgs;
 use crate::commands::{
-    cluster, completion, config, dev, doctor, event, explain, job, kv, lock, login, logs, man, node,
-    queue, run, schedule, server, session, submit, task, token, worker,
+    cluster, completion, config, dev, doctor, event, explain, job, kv, lock, login, logs, man,
+    node, queue, run, schedule, server, session, submit, task, token, worker,
 };
 use crate::output::Format;
 

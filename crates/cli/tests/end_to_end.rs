@@ -440,3 +440,93 @@ fn a_run_of_its_own_passes_output_of_any_length_through() {
         assert!(whole, "{args:?}: {} bytes of {}", output.stdout.len(), times * expected.len());
     }
 }
+
+#[test]
+fn keys_are_put_read_changed_and_deleted() {
+    let dev = Dev::start();
+    let put = dev.json(&["kv", "put", "config/port", "8080"]);
+    assert_eq!((&put["revision"], &put["deleted"]), (&Value::from(1), &Value::from(0)));
+    assert_eq!(dev.ok(&["kv", "get", "config/port"]), "8080");
+    let (code, error) = dev.fails(&["kv", "cas", "config/port", "0", "9090"]);
+    assert_eq!(code, Some(8), "{error}");
+    assert!(error.contains("see:   rota explain revision-mismatch"), "{error}");
+    assert_eq!(
+        dev.ok(&["kv", "cas", "config/port", "1", "9090"]),
+        "key config/port · put at revision 2\n"
+    );
+    let key = dev.json(&["kv", "get", "config/port"]);
+    assert_eq!((&key["version"], &key["value"]), (&Value::from(2), &Value::from("OTA5MA==")));
+    // Any bytes, from standard input, and as they are on the way out.
+    let bytes: Vec<u8> = (0..=255).collect();
+    let mut child = rota(&dev.dir)
+        .env("ROTA_SERVER", &dev.address)
+        .args(["kv", "put", "bytes"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("rota runs");
+    child.stdin.take().expect("a pipe").write_all(&bytes).expect("it reads");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(dev.run(&["kv", "get", "bytes"]).stdout, bytes);
+    let large = dev.dir.join("large");
+    std::fs::write(&large, vec![0; (64 << 10) + 1]).expect("a file");
+    let (code, error) = dev.fails(&["kv", "put", "large", "--file", "large"]);
+    assert_eq!(code, Some(3), "{error}");
+    dev.ok(&["kv", "put", "config/harmful", "a\u{1b}[31mb"]);
+    let list = dev.ok(&["kv", "ls", "config/", "-o", "wide"]);
+    assert!(list.contains("a\\u{1b}[31mb") && !list.contains('\u{1b}'), "{list}");
+    assert_eq!(dev.ok(&["kv", "ls", "-q"]), "bytes\nconfig/harmful\nconfig/port\n");
+    let changes = dev
+        .ok(&["kv", "watch", "config/", "--prefix", "--since", "0", "--count", "3", "-o", "jsonl"]);
+    let revisions: Vec<Value> = changes
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).expect("a change")["revision"].clone())
+        .collect();
+    assert_eq!(revisions, [1, 2, 4]);
+    assert_eq!(dev.fails(&["kv", "delete", "config/port", "--revision", "1"]).0, Some(8));
+    assert_eq!(dev.ok(&["kv", "delete", "config/port"]), "key config/port · deleted\n");
+    assert_eq!(dev.fails(&["kv", "delete", "config/port"]).0, Some(4));
+    assert_eq!(dev.fails(&["kv", "delete", "", "--prefix"]).0, Some(2));
+    assert_eq!(dev.ok(&["kv", "delete", "", "--prefix", "--yes"]), "2 keys deleted\n");
+}
+
+#[test]
+fn a_command_runs_while_a_lock_is_held_and_ends_when_it_is_lost() {
+    let dev = Dev::start();
+    let script = "echo $ROTA_LOCK $ROTA_FENCING_TOKEN; exit 7";
+    let output = dev.run(&["lock", "run", "a", "--", "sh", "-c", script]);
+    assert_eq!(
+        (output.status.code(), String::from_utf8_lossy(&output.stdout)),
+        (Some(7), "a 1\n".into())
+    );
+    let session = dev.ok(&["lock", "acquire", "a", "--value", "host", "-q"]);
+    let run = ["lock", "run", "a", "--wait", "0s", "--busy-exit", "75", "--", "true"];
+    assert_eq!(dev.fails(&run).0, Some(75));
+    assert_eq!(dev.fails(&["lock", "run", "a", "--wait", "200ms", "--", "true"]).0, Some(125));
+    assert_eq!(dev.json(&["lock", "show", "a"])["holder"]["value"], "host");
+    dev.ok(&["lock", "release", "a", "--session", session.trim()]);
+    assert_eq!(dev.fails(&["lock", "show", "a"]).0, Some(4));
+    // Somebody ends the session of a holder: its command ends, and so does what it has started.
+    let marker = dev.dir.join("still-there");
+    let script = format!("trap '' TERM; (while :; do touch {}; sleep 0.1; done)", marker.display());
+    let holder = rota(&dev.dir)
+        .env("ROTA_SERVER", &dev.address)
+        .args(["lock", "run", "b", "--ttl", "3s", "--", "sh", "-c", &script])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("rota runs");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !marker.exists() {
+        assert!(Instant::now() < deadline, "it does not run");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let session = dev.json(&["lock", "show", "b"])["holder"]["session"].to_string();
+    dev.ok(&["session", "close", &session]);
+    let output = holder.wait_with_output().expect("it ends");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{error}");
+    assert!(error.contains("rota explain lock-lost"), "{error}");
+    std::fs::remove_file(&marker).expect("a file");
+    std::thread::sleep(Duration::from_millis(400));
+    assert!(!marker.exists(), "what the command has started goes on");
+}
