@@ -82,7 +82,10 @@ impl Show for Lock {
             column("SESSION", |lock, _| lock.holder.session.to_string()),
             column("TOKEN", |lock, _| lock.token.to_string()),
             column("WAITING", |lock, _| lock.waiting.to_string()),
-            column("HOLDER", |lock, _| or_nothing(&lock.holder)),
+            column("HOLDER", |lock, _| match lock.holder.value.as_str() {
+                "" => "-".to_owned(),
+                value => cut(value),
+            }),
         ]
     }
 
@@ -102,14 +105,8 @@ impl Show for Lock {
 }
 
 fn claim(claim: &LockClaim) -> String {
-    match or_nothing(claim) {
-        nothing if nothing == "-" => format!("session {}", claim.session),
-        value => format!("session {} ({value})", claim.session),
-    }
-}
-
-fn or_nothing(claim: &LockClaim) -> String {
-    if claim.value.is_empty() { "-".to_owned() } else { cut(&claim.value) }
+    let session = format!("session {}", claim.session);
+    if claim.value.is_empty() { session } else { format!("{session} ({})", cut(&claim.value)) }
 }
 
 /// A change in one line.

@@ -215,7 +215,8 @@ fn start(args: &RunArgs, acquired: &Acquired) -> Result<(Child, Target)> {
 
 /// Passes on what asks to stop: the command decides, and the lock is held until it has ended. Returns if that can't be heard.
 async fn relay(target: Target) -> io::Error {
-    let heard = || Ok((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
+    let heard =
+        || Ok::<_, io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
     let (mut interrupt, mut terminate) = match heard() {
         Ok(heard) => heard,
         Err(error) => return error,
