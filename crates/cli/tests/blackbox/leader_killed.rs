@@ -60,7 +60,7 @@ fn whatever_was_acknowledged_survives_leaders_that_are_killed_again_and_again() 
         done.replayed,
     );
     verdict::nothing_is_lost_or_doubled(&record, &done);
-    verdict::everything_ran_once(&record, &done, &arena.ledger);
+    verdict::everything_ran_once(api, &record, &done, &arena.ledger);
     every_server_tells_the_same(&servers);
     assert!(harm.pauses > 0, "void: no leader was stopped");
     assert!(harm.leaders >= kills / 2, "void: {} leaders were killed", harm.leaders);

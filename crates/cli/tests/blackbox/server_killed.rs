@@ -55,7 +55,7 @@ fn whatever_was_acknowledged_survives_a_server_that_is_killed_again_and_again() 
     );
     let (record, held) = operator.check(record);
     verdict::nothing_is_lost_or_doubled(&record, &done);
-    verdict::everything_ran_once(&record, &done, &arena.ledger);
+    verdict::everything_ran_once(api, &record, &done, &arena.ledger);
     server.kill();
     server.start();
     let (again, held_again) = operator.check(Record::read(api));

@@ -65,7 +65,7 @@ fn three_servers_are_upgraded_one_by_one_under_load_and_the_level_rises_with_the
         done.unknown.len()
     );
     verdict::nothing_is_lost_or_doubled(&record, &done);
-    verdict::everything_ran_once(&record, &done, &arena.ledger);
+    verdict::everything_ran_once(api, &record, &done, &arena.ledger);
     the_old_version_is_refused(&arena, &mut servers, &mut chance);
 }
 
