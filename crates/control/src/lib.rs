@@ -16,7 +16,7 @@ mod staging;
 use alloc::vec::Vec;
 
 use rota_core::State;
-use rota_core::command::Command;
+use rota_core::command::{Command, Staging};
 use rota_core::event::Event;
 use rota_policy::{Budget, Planner, Ranked};
 use rota_types::{AttemptId, Monotonic, NodeId, Span, Steady, TaskId};
@@ -34,6 +34,8 @@ pub struct Controller {
     planner: Planner,
     leases: Leases,
     lanes: Lanes,
+    /// What the last plan staged, and nothing else. To propose that again helps nobody: it was refused.
+    staged: Vec<Staging>,
     /// Something may be placed that could not be placed before.
     dirty: bool,
     plan_in_flight: bool,
@@ -99,6 +101,7 @@ impl Controller {
             planner: Planner::default(),
             leases: Leases::new(lease),
             lanes: Lanes::default(),
+            staged: Vec::new(),
             dirty: true,
             plan_in_flight: false,
             tick_in_flight: false,
@@ -255,6 +258,11 @@ impl Controller {
         }
         let (mut plan, more) = self.planner.plan(state, &self.ranked, Budget::PASS);
         self.lanes.stage(state, &self.ranked, &[], &mut plan);
+        if plan.placements.is_empty() && plan.staged == self.staged {
+            plan.staged.clear();
+        } else {
+            self.staged.clone_from(&plan.staged);
+        }
         self.dirty = more && !plan.is_empty();
         if !plan.is_empty() {
             self.plan_in_flight = true;

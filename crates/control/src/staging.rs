@@ -48,7 +48,7 @@ struct Place {
     ahead: u32,
     before: Option<TaskId>,
     behind: Option<TaskId>,
-    /// Whether nothing may be staged behind it: it was told to stop.
+    /// Whether nothing may be staged behind it: it was told to stop, takes too long, or is where nothing may be staged.
     closed: bool,
 }
 
@@ -96,7 +96,10 @@ impl Lanes {
         let mut lines: BTreeMap<Lane, BTreeSet<(u32, TaskId)>> = BTreeMap::new();
         stage(state, ranked, plan, BATCH_MAX, |task, lane| {
             let most = self.staged_max(lane);
-            let lines = lines.entry(lane).or_insert_with(|| self.open_after(lane, ending));
+            if most == 0 {
+                return None;
+            }
+            let lines = lines.entry(lane).or_insert_with(|| self.open_after(state, lane, ending));
             let (ahead, last) = *lines.first().filter(|(ahead, _)| *ahead < most)?;
             lines.pop_first();
             if ahead.saturating_add(1) < most {
@@ -107,11 +110,12 @@ impl Lanes {
     }
 
     /// Behind which tasks of a lane others may be staged once `ending` are over.
-    fn open_after(&self, lane: Lane, ending: &[TaskId]) -> BTreeSet<(u32, TaskId)> {
+    fn open_after(&self, state: &State, lane: Lane, ending: &[TaskId]) -> BTreeSet<(u32, TaskId)> {
         let ends = |task: TaskId| ending.binary_search(&task).is_ok();
         let mut open: BTreeSet<(u32, TaskId)> = BTreeSet::new();
         let known = self.open.get(&lane).into_iter().flatten();
-        open.extend(known.take(BATCH_MAX).filter(|(_, task)| !ends(*task)));
+        let takes = |(_, task): &&(u32, TaskId)| !ends(*task) && state.takes_behind(*task);
+        open.extend(known.filter(takes).take(BATCH_MAX));
         for task in ending {
             // The line behind it moves up by one for each that ends.
             let (mut last, mut ahead) = (None, 0_u32);
@@ -126,8 +130,10 @@ impl Lanes {
                 next = behind.map(|(_, place)| place);
             }
             if let Some(last) = last {
-                open.retain(|(_, task)| *task != last);
-                if ahead < STAGED_MAX {
+                if let Some(place) = self.places.get(&last) {
+                    open.remove(&(place.ahead, last));
+                }
+                if ahead < STAGED_MAX && state.takes_behind(last) {
                     open.insert((ahead, last));
                 }
             }
@@ -151,12 +157,22 @@ impl Lanes {
             }
             self.recalls.pop_front();
             self.recalls.push_back((now.plus(RECALL_AFTER), attempt));
-            if let Some(lane) = state.lane(attempt.task) {
-                self.learn(lane, RECALL_AFTER);
-            }
+            self.give_up(attempt.task);
             overdue.push((node, attempt));
         }
         overdue
+    }
+
+    /// What is ahead of a task takes longer than was thought: nothing more is staged behind it, and less behind others.
+    fn give_up(&mut self, task: TaskId) {
+        let mut at = Some(task);
+        while let Some(place) = at.and_then(|id| self.places.get(&id).copied()) {
+            at.into_iter().for_each(|id| self.change(id, |place| place.closed = true));
+            if place.before.is_none() {
+                self.learn(place.lane, RECALL_AFTER);
+            }
+            at = place.before;
+        }
     }
 
     /// When [`overdue`](Self::overdue) may name something.
@@ -179,7 +195,8 @@ impl Lanes {
     fn run(&mut self, state: &State, task: TaskId) {
         let Some(lane) = state.lane(task) else { return };
         if state.shape(lane.1).kind != Some(ActionKind::Noop) {
-            let place = Place { lane, ahead: 0, before: None, behind: None, closed: false };
+            let closed = !state.takes_behind(task);
+            let place = Place { lane, ahead: 0, before: None, behind: None, closed };
             self.places.insert(task, place);
             self.change(task, |_| ());
         }

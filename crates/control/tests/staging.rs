@@ -8,7 +8,8 @@ use rota_control::{
 };
 use rota_core::STAGING_LEVEL;
 use rota_core::command::{
-    AttemptEnd, AttemptReport, Command, JobSpec, Placement, Plan, QueueSpec, Staging, SubmitJobs,
+    AttemptEnd, AttemptReport, Command, JobSpec, NodeSpec, Placement, Plan, QueueSpec, Staging,
+    SubmitJobs,
 };
 use rota_core::event::Event;
 use rota_core::server::ServerCommand;
@@ -48,8 +49,10 @@ impl Led {
                         let answered = Input::Answered(tag);
                         outputs.extend(self.control.step(&self.world.state, answered, now));
                     }
-                    Output::Recall(NodeId(1), attempt) => self.recalled.push(attempt),
-                    Output::Recall(other, attempt) => panic!("{attempt} on {other}"),
+                    Output::Recall(node, attempt) => {
+                        assert_eq!(self.node_of(attempt), node.0, "{attempt}");
+                        self.recalled.push(attempt);
+                    }
                     Output::WakeAt(_) => {}
                 }
             }
@@ -64,6 +67,18 @@ impl Led {
 
     fn submit(&mut self, spec: JobSpec) {
         self.apply(Command::SubmitJobs(SubmitJobs { jobs: vec![spec], idempotency: None }));
+    }
+
+    /// Where an attempt is.
+    fn node_of(&self, id: AttemptId) -> u32 {
+        let task = self.world.state.task(id.task).expect("live");
+        task.attempt().expect("it has an attempt").node.0
+    }
+
+    /// Ends a task of another node.
+    fn end_at(&mut self, index: u32, node: u32, took: Span) {
+        let done = AttemptReport { node: NodeId(node), ..ran(index, took) };
+        self.apply(Command::EndAttempts(vec![done]));
     }
 
     /// What the controller wants in the entry that ends a task which ran so long.
@@ -198,6 +213,51 @@ fn what_does_not_get_its_turn_is_asked_back_again_and_again() {
     led.now += RECALL_AFTER.0;
     led.tell(Input::Woke);
     assert_eq!(led.recalled.len(), 2, "it is back");
+}
+
+#[test]
+fn nothing_is_proposed_that_would_be_refused() {
+    let old = NodeSpec { stages: false, ..node("n", 1_000) };
+    let drained = Command::DrainNode { node: NodeId(1), draining: true };
+    for change in [Command::RegisterNode(old), drained] {
+        let mut led = Led::new(STAGING_LEVEL);
+        led.submit(job(9));
+        let why = format!("{change:?}");
+        // A proposal that is refused and made again would never end.
+        led.world.entry(vec![change]);
+        let end = Command::EndAttempts(vec![ran(0, QUICK)]);
+        led.apply(end);
+        assert_eq!(led.staged(), vec![], "{why}");
+    }
+}
+
+#[test]
+fn nothing_is_staged_again_behind_one_that_takes_long_among_quick_ones() {
+    let mut led = Led::new(STAGING_LEVEL);
+    led.world.apply(Command::RegisterNode(node("m", 1_000))).expect("a new node");
+    led.submit(job(100));
+    // 0 runs on the first node for ever; what runs on the second is quick.
+    for index in 1..4 {
+        led.end_at(index, 2, QUICK);
+    }
+    assert_ne!(led.staged(), vec![]);
+    led.now += RECALL_AFTER.0;
+    led.tell(Input::Woke);
+    let recalled = std::mem::take(&mut led.recalled);
+    let back: Vec<_> = recalled.into_iter().map(|id| (id, led.node_of(id))).collect();
+    for (id, at) in back {
+        led.apply(Command::EndAttempts(vec![report(id, at, AttemptEnd::Recalled)]));
+    }
+    for _ in 0..40 {
+        let next = led.world.state.node(NodeId(2)).expect("there").live.first().copied();
+        let next = next.expect("the second node has work");
+        let number = led.world.state.task(next).expect("live").attempts;
+        let id = AttemptId { task: next, number };
+        let done = AttemptReport { attempt: id, node: NodeId(2), ..ran(0, QUICK) };
+        led.apply(Command::EndAttempts(vec![done]));
+    }
+    assert_eq!(led.staged(), vec![], "behind what has proved to be long");
+    assert!(!led.world.state.node(NodeId(2)).expect("there").staged.is_empty());
 }
 
 #[test]

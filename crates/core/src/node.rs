@@ -104,6 +104,11 @@ impl Node {
             && shape.constraints.iter().all(|constraint| constraint.admits(&self.spec.labels))
     }
 
+    /// A running task and those that are staged behind it, in order.
+    pub fn line<'a>(&'a self, first: &'a TaskId) -> impl Iterator<Item = &'a TaskId> {
+        core::iter::successors(Some(first), |task| self.staged.get(task))
+    }
+
     /// Whether it holds more than it has, or runs more than it may: what it has became less while it ran them.
     pub(crate) fn is_overfull(&self) -> bool {
         let attempts = self.live.len() as u64 > u64::from(self.spec.attempts_max);

@@ -319,11 +319,12 @@ impl State {
         &self.kv
     }
 
-    /// What a node must run: the whole truth that its worker needs.
+    /// What a node must run: the whole truth that its worker needs. Each staged task follows the one that it is behind.
     pub fn desired(&self, node: NodeId) -> impl Iterator<Item = (AttemptId, &Attempt)> {
         let known = self.nodes.get(&node);
-        let tasks = known.map(|node| node.live.iter().chain(node.staged.values()));
-        tasks.into_iter().flatten().filter_map(|id| {
+        let tasks =
+            known.into_iter().flat_map(|node| node.live.iter().flat_map(|id| node.line(id)));
+        tasks.filter_map(|id| {
             let task = self.tasks.get(id)?;
             task.attempt().map(|attempt| (task.latest(*id), attempt))
         })

@@ -111,6 +111,11 @@ impl Task {
         }
     }
 
+    /// Gives the next attempt its number. `before` is the number that no attempt has any more.
+    pub(crate) fn begin_attempt(&mut self, before: u32) {
+        self.attempts = self.attempts.max(before).saturating_add(1);
+    }
+
     /// The id of the latest attempt.
     #[must_use]
     pub fn latest(&self, task: TaskId) -> AttemptId {

@@ -152,6 +152,29 @@ fn a_cancelled_staged_task_is_told_to_stop_and_is_over_when_its_node_says_so() {
 }
 
 #[test]
+fn what_a_node_is_told_names_each_staged_task_behind_the_one_ahead() {
+    let mut world = full(4);
+    let line = vec![staging(3, 0), staging(1, 3), staging(2, 1)];
+    assert_eq!(world.apply(stage_all(line)), accepted(3, 0));
+    assert_eq!(desired(&world), [0, 3, 1, 2].map(|index| task(1, index)));
+}
+
+#[test]
+fn numbers_of_staged_attempts_are_new_in_another_cluster() {
+    let mut world = full(2);
+    assert_eq!(stage(&mut world, 1, 0), accepted(1, 0));
+    world.apply(Command::Servers(ServerCommand::Renew)).expect("it makes sense");
+    world
+        .apply(Command::RegisterNode(NodeSpec { incarnation: 9, ..node("n", 1_000) }))
+        .expect("back");
+    assert_eq!(world.place(1, 0, 1, 1), accepted(1, 0));
+    assert_eq!(stage(&mut world, 1, 0), accepted(1, 0));
+    let number = |index| world.state.task(task(1, index)).expect("live").attempts;
+    assert_eq!(number(0), number(1));
+    assert!(number(1) > 1_000_000, "{}", number(1));
+}
+
+#[test]
 fn it_is_explained() {
     let mut world = full(2);
     assert_eq!(stage(&mut world, 1, 0), accepted(1, 0));

@@ -257,6 +257,10 @@ impl Metrics {
             AttemptState::Recalled => &mut counters.attempts_recalled,
         };
         *count += 1;
+        if record.state == AttemptState::Recalled {
+            return; // it has waited since before, and goes on waiting
+        }
+        self.ready.remove(&record.attempt.task);
         self.ended.record(record.state == AttemptState::Failed, state.steady());
         if let Some(started) = record.started_at {
             // The worker's clock and ours: a difference below zero is their disagreement.

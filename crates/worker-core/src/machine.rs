@@ -100,9 +100,13 @@ impl Machine {
             Input::Ended(ended) => self.end(ended, &mut out),
             Input::HeartbeatAck { sent } => self.renew(sent),
             Input::Woke => self.wake_at = None, // whatever is due now is asked for again
-            Input::Drain => self.draining = true,
+            Input::Drain => {
+                self.draining = true;
+                self.give_back(&mut out);
+            }
             Input::Stop { grace } => {
                 self.draining = true;
+                self.give_back(&mut out);
                 self.stop_running(Order { grace, reason: StopReason::Shutdown }, now, &mut out);
             }
         }
@@ -297,9 +301,12 @@ impl Machine {
                     self.skip(attempt, placed_at, StopReason::Forgotten, out);
                     repeat.push(attempt);
                 } else {
-                    self.attempts
-                        .insert(attempt, Known { placed_at, local: Local::Wanted, ahead: None });
+                    let local = Local::Wanted;
+                    self.attempts.insert(attempt, Known { placed_at, local, ahead: None });
                     self.line_up(attempt, behind);
+                    if self.draining && behind.is_some() {
+                        self.recall(attempt, out);
+                    }
                 }
             }
             Some(Local::Wanted) => self.line_up(attempt, behind),
@@ -317,8 +324,13 @@ impl Machine {
         self.put_behind(attempt, behind.filter(|id| self.attempts.get(id).is_some_and(is_ahead)));
     }
 
-    /// Puts an attempt behind another, or first.
-    fn put_behind(&mut self, attempt: AttemptId, ahead: Option<AttemptId>) {
+    /// Puts an attempt behind another, and behind all that are there already; or first.
+    fn put_behind(&mut self, attempt: AttemptId, mut ahead: Option<AttemptId>) {
+        while let Some(last) =
+            ahead.and_then(|id| self.behind.get(&id)).filter(|id| **id != attempt)
+        {
+            ahead = Some(*last);
+        }
         let Some(known) = self.attempts.get_mut(&attempt) else { return };
         known.ahead = ahead;
         match ahead {
@@ -345,9 +357,19 @@ impl Machine {
         let Some(ahead) = self.attempts.get(&attempt).and_then(|known| known.ahead) else {
             return self.pass_turn(attempt);
         };
-        self.behind.remove(&ahead);
+        if self.behind.get(&ahead) == Some(&attempt) {
+            self.behind.remove(&ahead);
+        }
         if let Some(next) = self.behind.remove(&attempt) {
             self.put_behind(next, Some(ahead));
+        }
+    }
+
+    /// Gives everything back that waits for the end of another: it would not be launched any more.
+    fn give_back(&mut self, out: &mut Vec<Output>) {
+        let waiting: Vec<_> = self.behind.values().copied().collect();
+        for attempt in waiting {
+            self.recall(attempt, out);
         }
     }
 

@@ -464,7 +464,7 @@ impl World {
         self.renewed = self.renewed.max(self.now);
         self.reported.clear();
         self.step(session(self.now, self.sole_server));
-        self.say(true, self.live.keys().copied().collect(), vec![], vec![]);
+        self.say(true, self.in_order(), vec![], vec![]);
         assert_eq!(self.reported, self.unsettled, "a new session repeats every report");
         assert!(self.unsettled.iter().all(|id| self.live.contains_key(id)), "and drops the rest");
         for id in self.processes.keys().filter(|id| !self.live.contains_key(id)) {
@@ -479,15 +479,32 @@ impl World {
         stop: Vec<(AttemptId, Span)>,
         settled: Vec<AttemptId>,
     ) {
-        let start = start
-            .into_iter()
-            .map(|attempt| {
-                let stop = self.live.get(&attempt).copied().flatten();
-                let behind = self.behind.get(&attempt).copied();
-                Start { attempt, placed_at: PLACED_AT, stop, behind }
-            })
-            .collect();
+        let start = self.told(start);
         self.step(Input::Desired(Desired { full, start, stop, settled, recall: vec![] }));
+    }
+
+    /// What the server says of attempts to start.
+    fn told(&self, start: Vec<AttemptId>) -> Vec<Start> {
+        let told = start.into_iter().map(|attempt| {
+            let stop = self.live.get(&attempt).copied().flatten();
+            let behind = self.behind.get(&attempt).copied();
+            Start { attempt, placed_at: PLACED_AT, stop, behind }
+        });
+        told.collect()
+    }
+
+    /// Everything that is live, each behind what it is staged behind.
+    fn in_order(&self) -> Vec<AttemptId> {
+        let mut order: Vec<AttemptId> = Vec::new();
+        let firsts = self.live.keys().filter(|id| !self.behind.contains_key(id));
+        for first in firsts {
+            let mut next = Some(*first);
+            while let Some(id) = next {
+                order.push(id);
+                next = self.behind.iter().find(|(_, ahead)| **ahead == id).map(|(id, _)| *id);
+            }
+        }
+        order
     }
 
     fn pick(&mut self, from: &[AttemptId]) -> Option<AttemptId> {
@@ -512,7 +529,8 @@ impl World {
                 self.step(Input::ConnectionRefused { at: at(self.now) });
             }
             3 | 4 => {
-                let id = attempt(self.next);
+                // In no order: what goes first may have come last.
+                let id = attempt(self.next * 7_919 % 10_007);
                 self.next += 1;
                 let tails: Vec<_> = live
                     .iter()
@@ -525,7 +543,16 @@ impl World {
                 self.behind.extend(ahead.map(|ahead| (id, ahead)));
                 self.live.insert(id, None);
                 if self.connected {
-                    self.say(false, vec![id], vec![], vec![]);
+                    // Maybe together with what was recorded in the same entry.
+                    let reported: Vec<_> = self.reported.iter().copied().collect();
+                    let settled = self.pick(&reported).filter(|_| self.chance.below(3) == 0);
+                    let start = self.told(vec![id]);
+                    if let Some(done) = settled {
+                        self.reported.remove(&done);
+                        self.remove(done);
+                    }
+                    let settled = settled.into_iter().collect();
+                    self.step(Input::Desired(Desired { start, settled, ..Desired::default() }));
                 }
             }
             5 => {
@@ -665,6 +692,29 @@ fn a_line_is_what_the_last_full_set_says() {
         _ => 2,
     });
     assert_eq!(told, out);
+}
+
+#[test]
+fn what_is_put_behind_a_place_that_is_given_up_in_the_same_message_moves_up() {
+    let mut machine = with_line();
+    machine.step(recall(3), at(3));
+    // 4 was staged behind 3, whose report was recorded right after.
+    let told =
+        Desired { start: vec![behind(4, 2)], settled: vec![attempt(3)], ..Desired::default() };
+    assert_eq!(machine.step(Input::Desired(told), at(4)), vec![forgets(3)]);
+    assert_eq!(machine.step(ended(1), at(5)), vec![reports(1), launches(2)]);
+    assert_eq!(machine.step(ended(2), at(6)), vec![reports(2), launches(4)]);
+}
+
+#[test]
+fn a_worker_that_drains_gives_back_what_waits_now_and_what_comes_to_wait() {
+    let mut machine = with_line();
+    let back = |index| Output::Skip { attempt: attempt(index), reason: StopReason::Recalled };
+    let out = vec![back(2), reports(2), back(3), reports(3)];
+    assert_eq!(machine.step(Input::Drain, at(3)), out);
+    let late = Desired { start: vec![behind(4, 1)], ..Desired::default() };
+    assert_eq!(machine.step(Input::Desired(late), at(4)), vec![back(4), reports(4)]);
+    assert_eq!(machine.step(ended(1), at(5)), vec![reports(1)]);
 }
 
 #[test]

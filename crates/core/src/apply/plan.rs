@@ -41,7 +41,7 @@ impl State {
         let attempt = Attempt { node: placement.node, placed_at: self.now, stop: None };
         if self.tasks.contains_key(&placement.task) {
             if let Some(task) = self.tasks.get_mut(&placement.task) {
-                task.attempts = task.attempts.max(self.attempts_from).saturating_add(1);
+                task.begin_attempt(self.attempts_from);
             }
             self.set_phase(placement.task, at, Phase::Running(attempt));
         } else {

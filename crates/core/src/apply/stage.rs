@@ -37,7 +37,7 @@ impl State {
         let attempt = Attempt { node, placed_at: self.now, stop: None };
         let phase = Phase::Staged { attempt, behind, since };
         if let Some(task) = self.tasks.get_mut(&id) {
-            task.attempts = task.attempts.saturating_add(1);
+            task.begin_attempt(self.attempts_from);
             self.set_phase(id, at, phase);
         } else {
             let groups = self.jobs.get_mut(id.job).and_then(|job| job.groups.get_mut(group));
@@ -60,26 +60,42 @@ impl State {
     /// The node where a task may be staged behind another.
     fn stageable(&self, Staging { task: id, behind }: Staging) -> Option<NodeId> {
         let lane = self.lane(id)?;
-        let (queue, group) = (self.queues.get(&lane.0)?, self.group(id)?);
+        let group = self.group(id)?;
         let ready = match self.tasks.get(&id) {
             Some(task) => matches!(task.phase, Phase::Queued { .. }),
             None => group.fresh.contains(id.index),
         };
-        let ahead = self.tasks.get(&behind)?.attempt()?;
-        let node = self.nodes.get(&ahead.node)?;
-        let within = queue.spec.running_max.is_none_or(|max| queue.counts.running <= max.into());
+        let node = self.tasks.get(&behind)?.attempt()?.node;
+        let alone = self.nodes.get(&node).is_some_and(|node| !node.staged.contains_key(&behind));
         let holds = self.level >= STAGING_LEVEL
             && ready
+            && alone
             && self.lane(behind) == Some(lane)
             && group.terms.parallel_max.is_none()
-            && ahead.stop.is_none()
-            && !node.staged.contains_key(&behind)
+            && self.takes_behind(behind);
+        holds.then_some(node)
+    }
+
+    /// Whether others may be staged behind a live task, if nobody is: it goes on to its end, and where it is something might be placed that
+    /// needs as much.
+    #[must_use]
+    pub fn takes_behind(&self, ahead: TaskId) -> bool {
+        let (Some(attempt), Some((queue, shape))) =
+            (self.tasks.get(&ahead).and_then(Task::attempt), self.lane(ahead))
+        else {
+            return false;
+        };
+        let (Some(node), Some(queue)) = (self.nodes.get(&attempt.node), self.queues.get(&queue))
+        else {
+            return false;
+        };
+        let within = queue.spec.running_max.is_none_or(|max| queue.counts.running <= max.into());
+        attempt.stop.is_none()
             && node.spec.stages
-            && node.admits(self.shape(group.shape))
+            && node.admits(self.shape(shape))
             && !node.is_overfull()
             && !queue.paused
-            && within;
-        holds.then_some(ahead.node)
+            && within
     }
 
     /// Takes a staged task out: what is behind it moves up.

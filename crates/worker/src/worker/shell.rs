@@ -161,6 +161,7 @@ impl Shell {
     /// Takes in what happened to attempts.
     pub(super) fn observe(&mut self, batch: &mut Vec<Event>) {
         while self.tasks.try_join_next().is_some() {}
+        let before = self.running.len();
         let (mut started, mut ended) = (BTreeMap::new(), Vec::new());
         for event in batch.drain(..) {
             match event {
@@ -187,7 +188,8 @@ impl Shell {
             self.step(Input::Ended(ended));
         }
         let cpus = self.host.cpus as usize;
-        let waiting = self.machine.waiting();
+        // Only if each that ended was followed by another.
+        let waiting = if self.running.len() < before { 0 } else { self.machine.waiting() };
         if !may_gather(self.gathered.len(), self.young, waiting, cpus) {
             self.report();
         } else if self.report_at.is_none() && !self.gathered.is_empty() {
