@@ -108,9 +108,7 @@ impl Server {
             config: config.clone(),
         }));
         let router = rest::router(routes, &app);
-        let retention =
-            Retention { jobs_max: config.history_jobs_max, age_max: config.history_age_max };
-        tokio::spawn(history.clone().prune(retention, recorded_at, stopped.clone()));
+        tokio::spawn(history.clone().prune(retention(&config), recorded_at, stopped.clone()));
         if let Some(secured) = secured {
             attend(secured, &config, &core, &stopped).await;
         }
@@ -215,6 +213,11 @@ async fn listen(
             Err(error)
         }
     }
+}
+
+/// What of the past is kept.
+fn retention(config: &ServerConfig) -> Retention {
+    Retention { jobs_max: config.history_jobs_max, age_max: config.history_age_max }
 }
 
 /// Takes the address without listening yet. Until the state is recovered, workers are refused rather than left without an answer:

@@ -512,6 +512,35 @@ impl World {
         from.get(usize::try_from(place).expect("small")).copied()
     }
 
+    /// The server places an attempt, maybe behind another.
+    fn place(&mut self, live: &[AttemptId]) {
+        // In no order: what goes first may have come last.
+        let id = attempt(self.next * 7_919 % 10_007);
+        self.next += 1;
+        let tails: Vec<_> = live
+            .iter()
+            .filter(|other| self.behind.values().all(|ahead| ahead != *other))
+            .copied()
+            .collect();
+        let ahead = self.pick(&tails).filter(|_| self.chance.below(2) == 0);
+        let line = ahead.map_or(id.task.index, |ahead| self.lines[&ahead]);
+        self.lines.insert(id, line);
+        self.behind.extend(ahead.map(|ahead| (id, ahead)));
+        self.live.insert(id, None);
+        if self.connected {
+            // Maybe together with what was recorded in the same entry.
+            let reported: Vec<_> = self.reported.iter().copied().collect();
+            let settled = self.pick(&reported).filter(|_| self.chance.below(3) == 0);
+            let start = self.told(vec![id]);
+            if let Some(done) = settled {
+                self.reported.remove(&done);
+                self.remove(done);
+            }
+            let settled = settled.into_iter().collect();
+            self.step(Input::Desired(Desired { start, settled, ..Desired::default() }));
+        }
+    }
+
     fn act(&mut self) {
         let live: Vec<_> = self.live.keys().copied().collect();
         let processes: Vec<_> = self.processes.keys().copied().collect();
@@ -529,31 +558,7 @@ impl World {
                 self.step(Input::ConnectionRefused { at: at(self.now) });
             }
             3 | 4 => {
-                // In no order: what goes first may have come last.
-                let id = attempt(self.next * 7_919 % 10_007);
-                self.next += 1;
-                let tails: Vec<_> = live
-                    .iter()
-                    .filter(|other| self.behind.values().all(|ahead| ahead != *other))
-                    .copied()
-                    .collect();
-                let ahead = self.pick(&tails).filter(|_| self.chance.below(2) == 0);
-                let line = ahead.map_or(id.task.index, |ahead| self.lines[&ahead]);
-                self.lines.insert(id, line);
-                self.behind.extend(ahead.map(|ahead| (id, ahead)));
-                self.live.insert(id, None);
-                if self.connected {
-                    // Maybe together with what was recorded in the same entry.
-                    let reported: Vec<_> = self.reported.iter().copied().collect();
-                    let settled = self.pick(&reported).filter(|_| self.chance.below(3) == 0);
-                    let start = self.told(vec![id]);
-                    if let Some(done) = settled {
-                        self.reported.remove(&done);
-                        self.remove(done);
-                    }
-                    let settled = settled.into_iter().collect();
-                    self.step(Input::Desired(Desired { start, settled, ..Desired::default() }));
-                }
+                self.place(&live);
             }
             5 => {
                 if let Some(id) = self.pick(&live) {

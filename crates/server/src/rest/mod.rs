@@ -110,9 +110,9 @@ impl App {
 pub(crate) fn routes() -> Routes {
     use Permission::{
         Join, Known, LogIn, ManageCluster, ManageJobs, ManageNodes, ManageQueues, ManageTokens,
-        Public, ReadAudit, ReadCluster, ReadJobs, ReadKeys, SubmitJobs, Work, WriteKeys,
+        Public, ReadAudit, ReadCluster, ReadJobs, SubmitJobs, Work,
     };
-    Routes::new()
+    with_keys(Routes::new())
         .at(SubmitJobs, routes!(submit::submit_jobs))
         .at(SubmitJobs, routes!(submit::validate_job))
         .at(SubmitJobs, routes!(submit::retry_job))
@@ -140,22 +140,6 @@ pub(crate) fn routes() -> Routes {
         .at(ManageQueues, routes!(queues::pause_queue))
         .at(ManageQueues, routes!(queues::resume_queue))
         .at(ManageQueues, routes!(queues::purge_queue))
-        .at(ReadKeys, routes!(keys::list_keys))
-        .at(WriteKeys, routes!(keys::change_keys))
-        .at(WriteKeys, routes!(keys::delete_keys))
-        .at(ReadKeys, routes!(keys::get_key))
-        .at(WriteKeys, routes!(keys::put_key))
-        .at(WriteKeys, routes!(keys::delete_key))
-        .anywhere(ReadKeys, routes!(changes::watch_keys))
-        .at(ReadKeys, routes!(sessions::list_sessions))
-        .at(WriteKeys, routes!(sessions::open_session))
-        .at(ReadKeys, routes!(sessions::show_session))
-        .at(WriteKeys, routes!(sessions::close_session))
-        .at(WriteKeys, routes!(sessions::renew_session))
-        .at(ReadKeys, routes!(locks::list_locks))
-        .at(ReadKeys, routes!(locks::show_lock))
-        .at(WriteKeys, routes!(locks::acquire_lock))
-        .at(WriteKeys, routes!(locks::release_lock))
         .at(ReadCluster, routes!(cluster::cluster_stats))
         .at(ReadCluster, routes!(servers::cluster_status))
         .at(ManageCluster, routes!(servers::add_server))
@@ -184,6 +168,28 @@ pub(crate) fn routes() -> Routes {
         .anywhere(Public, routes!(login::login_page))
         .anywhere(Public, routes!(login::login_script))
         .anywhere(Public, routes!(meta::explain_problem))
+}
+
+/// The routes of keys, sessions and locks.
+fn with_keys(routes: Routes) -> Routes {
+    use Permission::{ReadKeys, WriteKeys};
+    routes
+        .at(ReadKeys, routes!(keys::list_keys))
+        .at(WriteKeys, routes!(keys::change_keys))
+        .at(WriteKeys, routes!(keys::delete_keys))
+        .at(ReadKeys, routes!(keys::get_key))
+        .at(WriteKeys, routes!(keys::put_key))
+        .at(WriteKeys, routes!(keys::delete_key))
+        .anywhere(ReadKeys, routes!(changes::watch_keys))
+        .at(ReadKeys, routes!(sessions::list_sessions))
+        .at(WriteKeys, routes!(sessions::open_session))
+        .at(ReadKeys, routes!(sessions::show_session))
+        .at(WriteKeys, routes!(sessions::close_session))
+        .at(WriteKeys, routes!(sessions::renew_session))
+        .at(ReadKeys, routes!(locks::list_locks))
+        .at(ReadKeys, routes!(locks::show_lock))
+        .at(WriteKeys, routes!(locks::acquire_lock))
+        .at(WriteKeys, routes!(locks::release_lock))
 }
 
 /// The whole interface, guarded.
@@ -224,15 +230,7 @@ mod tests {
     use super::access::Declared;
 
     /// Every route and what it takes. A new route is added here on purpose.
-    #[test]
-    fn every_route_declares_the_permission_that_was_decided_for_it() {
-        let (_, _, mut table) = super::routes().build();
-        table.sort();
-        let told: Vec<String> = table
-            .iter()
-            .map(|Declared { path, method, permission }| format!("{method} {path} {permission:?}"))
-            .collect();
-        let wanted = "\
+    const WANTED: &str = "\
 delete /v1/cluster/servers/{id} ManageCluster
 delete /v1/kv WriteKeys
 delete /v1/kv/{key} WriteKeys
@@ -304,8 +302,17 @@ post /v1/tokens ManageTokens
 put /v1/kv/{key} WriteKeys
 put /v1/locks/{lock} WriteKeys
 put /v1/queues/{name} ManageQueues";
+
+    #[test]
+    fn every_route_declares_the_permission_that_was_decided_for_it() {
+        let (_, _, mut table) = super::routes().build();
+        table.sort();
+        let told: Vec<String> = table
+            .iter()
+            .map(|Declared { path, method, permission }| format!("{method} {path} {permission:?}"))
+            .collect();
         let mut told = told;
         told.sort();
-        assert_eq!(told.join("\n"), wanted);
+        assert_eq!(told.join("\n"), WANTED);
     }
 }
