@@ -274,16 +274,20 @@ impl PaxosLog {
     fn hear_library(
         &mut self,
         from: ServerId,
-        message: Message<Item>,
+        mut message: Message<Item>,
         tag: u64,
         from_ballot: Ballot,
     ) {
-        let admitted = match &message {
+        let admitted = match &mut message {
             Message::BLE(_) => true,
             Message::SequencePaxos(PaxosMessage { msg, .. }) => match msg {
                 PaxosMsg::Prepare(prepare) => self.admit_prepare(from, prepare, from_ballot),
                 PaxosMsg::Promise(promise) => self.admit_promise(from, promise, tag),
-                PaxosMsg::AcceptSync(_) => tag == self.promises,
+                PaxosMsg::AcceptSync(sync) => {
+                    // What is decided here is never replaced.
+                    let decided = self.ledger.open().memory.decided;
+                    tag == self.promises && sync.log_sync.sync_idx as u64 >= decided
+                }
                 PaxosMsg::Accepted(accepted) => self.admit_accepted(from, *accepted),
                 PaxosMsg::NotAccepted(NotAccepted { n }) => {
                     self.climb_above(*n);
@@ -355,13 +359,20 @@ impl PaxosLog {
         true
     }
 
-    fn admit_promise(&mut self, from: ServerId, promise: &Promise<Item>, tag: u64) -> bool {
+    fn admit_promise(&mut self, from: ServerId, promise: &mut Promise<Item>, tag: u64) -> bool {
         if promise.n != self.promise() {
             return false;
         }
         if (promise.decided_idx as u64) < self.ledger.open().before() {
             self.offer(from);
             return false;
+        }
+        // A server that has started from a snapshot does not know in which ballot that was accepted. If it goes beyond what this
+        // leader found when it began, it was accepted in this ballot; the library would send entries that are part of the past there.
+        let start = self.standing.map_or(u64::MAX, |(_, start)| start);
+        if promise.n_accepted < promise.n && promise.decided_idx as u64 > start {
+            promise.n_accepted = promise.n;
+            promise.accepted_idx = promise.decided_idx;
         }
         self.tags.insert(from, tag);
         true

@@ -2,7 +2,7 @@
 
 use rota_consensus::StartError;
 use rota_consensus::paxos::{PaxosConfig, PaxosLog, founding_frame};
-use rota_ports::{Change, ChangeRefused, ReplicatedLog, Stored};
+use rota_ports::{Change, ChangeRefused, Frame, FrameSeq, ReplicatedLog, Stored};
 use rota_types::{LogIndex, ServerId};
 
 use crate::bench::Bench;
@@ -125,6 +125,53 @@ fn a_server_that_is_far_behind_begins_anew_from_a_snapshot() {
     assert_eq!(bench.texts(lagging).last().map(String::as_str), Some("last"));
     let status = bench.log(lagging).status();
     assert_eq!(status.committed, bench.log(now).status().committed);
+}
+
+/// The snapshot ends in a ballot of which the server that starts from it knows nothing.
+#[test]
+fn a_server_that_starts_from_a_snapshot_goes_on_right_behind_it() {
+    for later in [10, 60] {
+        let mut bench = PaxosBench::new(3);
+        let first = bench.elect();
+        let (lagging, second) = others(first);
+        bench.propose(first, "everybody has it");
+        bench.pass(10);
+        bench.isolate(lagging);
+        let propose = |bench: &mut PaxosBench, leader, count| {
+            for number in 0..count {
+                bench.propose(leader, &format!("a long entry, the {number}th of them"));
+                bench.settle();
+            }
+            bench.pass(10);
+        };
+        propose(&mut bench, first, 100);
+        bench.compact(second);
+        assert_eq!(bench.log(first).transfer_leader(ServerId(second)), Ok(()));
+        bench.drive(first);
+        bench.pass(10);
+        assert!(bench.log(second).status().leads);
+        propose(&mut bench, second, later);
+        let meta = bench.compact(second);
+        let mut disk = bench.seat(lagging).disk.clone();
+        disk.snapshot = meta.clone();
+        disk.take(Frame {
+            seq: FrameSeq(0),
+            first: meta.index.next(),
+            entries: Vec::new(),
+            state: None,
+            reset: true,
+        });
+        bench.cut.clear();
+        bench.start(lagging, disk);
+        bench.pass(20);
+        let leader = bench.elect();
+        assert_eq!(leader, second, "nobody had to take its place");
+        bench.propose(leader, "last");
+        bench.pass(20);
+        assert_eq!(bench.texts(lagging), ["last"], "after {later}");
+        let committed = bench.log(leader).status().committed;
+        assert_eq!(bench.log(lagging).status().committed, committed);
+    }
 }
 
 #[test]
