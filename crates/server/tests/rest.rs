@@ -175,7 +175,9 @@ async fn events_of_every_subject_can_be_asked_for() {
 async fn pages_over_live_and_finished_jobs_show_each_job_once() {
     let world = World::new().await;
     for number in 0..30 {
-        world.submit(&noop_job(&format!("job-{}", number % 3), 1)).await;
+        let mut job = noop_job(&format!("job-{}", number % 3), 1);
+        job["job"]["labels"] = json!({"team": if number % 2 == 0 { "a" } else { "b" }});
+        world.submit(&job).await;
     }
     // Two thirds of them end.
     for id in (1..=30).filter(|id| id % 3 != 0) {
@@ -187,6 +189,14 @@ async fn pages_over_live_and_finished_jobs_show_each_job_once() {
             ("", (1..=30).rev().collect::<Vec<u64>>()),
             ("&state=queued", (1..=30).rev().filter(|id| id % 3 == 0).collect()),
             ("&state=cancelled", (1..=30).rev().filter(|id| id % 3 != 0).collect()),
+            ("&label=team=a", (1..=30).rev().filter(|id| id % 2 == 1).collect()),
+            ("&label=team!=a,team", (1..=30).rev().filter(|id| id % 2 == 0).collect()),
+            ("&label=team=c", Vec::new()),
+            (
+                "&label=team=b&state=cancelled",
+                (1..=30).rev().filter(|id| id % 2 == 0 && id % 3 != 0).collect(),
+            ),
+            ("&submitter=nobody", Vec::new()),
             ("&name=job-1", (1..=30).rev().filter(|id| id % 3 == 2).collect()),
             (
                 "&state=queued,cancelled&queue=default&name=job-0",

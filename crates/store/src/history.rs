@@ -21,7 +21,7 @@ use redb::Database;
 use rota_core::event::{AttemptRecord, Event};
 use rota_core::job::{FinishedJob, JobState};
 use rota_core::token::Noted;
-use rota_types::{JobId, LogIndex, TaskId, Timestamp};
+use rota_types::{Constraint, JobId, LogIndex, Predicate, TaskId, Timestamp};
 use rota_wire::history::TasksCancelled;
 
 use crate::{Identity, StoreError};
@@ -61,14 +61,16 @@ impl Default for HistoryOptions {
 /// Which finished jobs are wanted. Everything that is given must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JobFilter {
-    /// How the job ended.
-    pub state: Option<JobState>,
+    /// How the job ended: in one of these ways, or in any if there are none.
+    pub states: Vec<JobState>,
     /// Its queue's name.
     pub queue: Option<Box<str>>,
     /// Its name.
     pub name: Option<Box<str>>,
-    /// Labels it must have, with these values.
-    pub labels: Vec<(Box<str>, Box<str>)>,
+    /// Who submitted it.
+    pub submitter: Option<Box<str>>,
+    /// What must hold of its labels.
+    pub labels: Vec<Constraint>,
 }
 
 /// Part of a list.
@@ -78,6 +80,8 @@ pub struct Page<T, C> {
     pub items: Vec<T>,
     /// Where to go on; `None` at the end. A page may be short, or even empty, and not be the last.
     pub next: Option<C>,
+    /// Stored rows that were read for it, those included that were not wanted.
+    pub looked: usize,
 }
 
 /// One request that changed something, or tried to.
@@ -248,10 +252,22 @@ impl Drop for History {
 
 impl JobFilter {
     fn admits(&self, job: &FinishedJob) -> bool {
-        let Self { state, queue, name, labels } = self;
-        state.is_none_or(|state| state == job.state())
+        let Self { states, queue, name, submitter, labels } = self;
+        (states.is_empty() || states.contains(&job.state()))
             && queue.as_ref().is_none_or(|queue| *queue == job.spec.queue)
             && name.as_ref().is_none_or(|name| *name == job.spec.name)
-            && labels.iter().all(|(key, value)| job.spec.labels.get(key) == Some(value))
+            && submitter.as_ref().is_none_or(|submitter| *submitter == job.spec.submitter)
+            && labels.iter().all(|constraint| constraint.admits(&job.spec.labels))
+    }
+
+    /// A label that must have exactly one value: its key and that value.
+    fn label(&self) -> Option<(&str, &str)> {
+        self.labels.iter().find_map(|constraint| match &constraint.predicate {
+            Predicate::In(values) => match values.as_slice() {
+                [only] => Some((&*constraint.key, &**only)),
+                _ => None,
+            },
+            Predicate::NotIn(_) | Predicate::Exists | Predicate::Absent => None,
+        })
     }
 }

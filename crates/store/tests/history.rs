@@ -12,7 +12,8 @@ use rota_store::history::{History, HistoryOptions, Import, JobFilter, Retention}
 use rota_store::mem_disk::Chance;
 use rota_store::{ClusterId, Identity, StoreError};
 use rota_types::{
-    AttemptId, JobId, LogIndex, NodeId, RangeSet, ServerId, Span, Steady, TaskId, Timestamp,
+    AttemptId, Constraint, JobId, LogIndex, NodeId, Predicate, RangeSet, ServerId, Span, Steady,
+    TaskId, Timestamp,
 };
 use rota_wire::history::TasksCancelled;
 
@@ -146,31 +147,41 @@ impl Twin {
 }
 
 fn filters() -> Vec<JobFilter> {
-    let label = |value: &str| vec![("team".into(), value.into())];
+    let label = |predicate| vec![Constraint { key: "team".into(), predicate }];
+    let is = |value: &str| label(Predicate::In(vec![value.into()]));
     let all = JobFilter::default();
     vec![
         all.clone(),
-        JobFilter { state: Some(JobState::Failed), ..all.clone() },
-        JobFilter { state: Some(JobState::Running), ..all.clone() },
+        JobFilter { states: vec![JobState::Failed], ..all.clone() },
+        JobFilter { states: vec![JobState::Running], ..all.clone() },
         JobFilter { queue: Some("slow".into()), ..all.clone() },
         JobFilter { name: Some("test".into()), ..all.clone() },
         JobFilter { name: Some("none".into()), ..all.clone() },
-        JobFilter { labels: label("a"), ..all.clone() },
+        JobFilter { states: vec![JobState::Failed, JobState::Cancelled], ..all.clone() },
+        JobFilter { submitter: Some("me".into()), ..all.clone() },
+        JobFilter { submitter: Some("you".into()), ..all.clone() },
+        JobFilter { labels: is("a"), ..all.clone() },
+        JobFilter { labels: is("c"), ..all.clone() },
+        JobFilter { labels: label(Predicate::NotIn(vec!["a".into()])), ..all.clone() },
+        JobFilter { labels: [is("a"), is("b")].concat(), ..all.clone() },
+        JobFilter { labels: [label(Predicate::Exists), is("b")].concat(), ..all.clone() },
         JobFilter {
-            labels: label("b"),
-            state: Some(JobState::Succeeded),
+            labels: is("b"),
+            states: vec![JobState::Succeeded],
             queue: Some("default".into()),
             name: Some("build".into()),
+            submitter: Some("me".into()),
         },
-        JobFilter { queue: Some("slow".into()), state: Some(JobState::Cancelled), ..all },
+        JobFilter { queue: Some("slow".into()), states: vec![JobState::Cancelled], ..all },
     ]
 }
 
 fn admits(filter: &JobFilter, job: &FinishedJob) -> bool {
-    filter.state.is_none_or(|state| state == job.state())
+    (filter.states.is_empty() || filter.states.contains(&job.state()))
         && filter.queue.as_ref().is_none_or(|queue| *queue == job.spec.queue)
         && filter.name.as_ref().is_none_or(|name| *name == job.spec.name)
-        && filter.labels.iter().all(|(key, value)| job.spec.labels.get(key) == Some(value))
+        && filter.submitter.as_ref().is_none_or(|submitter| *submitter == job.spec.submitter)
+        && filter.labels.iter().all(|constraint| constraint.admits(&job.spec.labels))
 }
 
 /// All pages, one behind the other; each no larger than `limit`.
@@ -366,6 +377,34 @@ fn a_feeder_that_is_faster_than_the_disk_waits_and_loses_nothing() {
         }
         assert!(history.durable_index() > LogIndex(0), "{options:?}: nobody waited for the disk");
         twin.compare(&history, &mut chance);
+    }
+}
+
+#[test]
+fn a_page_looks_at_no_more_than_ten_thousand_rows_and_at_as_few_as_its_label_leaves() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let history = open(&directory.path().join("history"), Duration::ZERO);
+    let mut chance = Chance(3);
+    let mut jobs: Vec<_> = (1..=10_001).map(|id| finished(id, &mut chance)).collect();
+    jobs[2].spec.labels = [("team".into(), "c".into())].into();
+    let events: Vec<_> = jobs.into_iter().map(|job| Event::JobFinished(Box::new(job))).collect();
+    let label = |value: &str| Constraint {
+        key: "team".into(),
+        predicate: Predicate::In(vec![value.into()]),
+    };
+    let nobody = JobFilter { submitter: Some("nobody".into()), ..JobFilter::default() };
+    let few = JobFilter { labels: vec![label("c")], ..nobody.clone() };
+    for (from, to, looked, next) in [
+        (0, 9_999, 9_999, None),
+        (9_999, 10_000, 10_000, None),
+        (10_000, 10_001, 10_000, Some(JobId(2))),
+    ] {
+        history.feed(LogIndex(to as u64), Timestamp(1), &events[from..to]);
+        history.flush();
+        let page = history.jobs(&nobody, None, 10).expect("works");
+        assert_eq!((page.items.len(), page.looked, page.next), (0, looked, next));
+        let page = history.jobs(&few, None, 10).expect("works");
+        assert_eq!((page.items.len(), page.looked, page.next), (0, 1, None));
     }
 }
 

@@ -11,7 +11,7 @@ use rota_core::command::{CancelTasks, Command, Reply};
 use rota_core::job::FinishedJob;
 use rota_store::history::JobFilter;
 use rota_types::limits::{GRACE_MAX, MESSAGE_BYTES_MAX};
-use rota_types::{Constraint, JobId, Labels, RangeSet, Span};
+use rota_types::{Constraint, JobId, RangeSet, Span};
 
 use super::App;
 use super::extract::{OptionalJson, PathPart, Query};
@@ -23,7 +23,7 @@ use crate::handle::Urgency;
 
 /// Live jobs that one visit to the core thread looks at.
 const EXAMINED_MAX: usize = 2_000;
-/// Jobs that one request looks at before it answers with what it has.
+/// Jobs that one request looks at, wanted or not, before it answers with what it has.
 const EXAMINED_PER_REQUEST_MAX: usize = 100_000;
 
 /// Lists jobs, newest first: those that are not over and those of the history.
@@ -40,27 +40,52 @@ pub(super) async fn list_jobs(
     let parts = [&query.state, &query.queue, &query.name, &query.label, &query.submitter];
     let list = ListId::new("jobs", &parts.map(Option::as_deref));
     let mut before = JobId(list.begin(query.cursor.as_deref())?.unwrap_or(u64::MAX));
-    let mut items = Vec::new();
-    let mut examined = 0;
+    let mut gathered = Gathered { limit, jobs: Vec::new(), examined: 0 };
     let index = app.core.applied();
-    let next_cursor = loop {
-        let wanted = limit + 1 - items.len();
-        let page = merged(&app, &filter, before, wanted).await?;
-        examined += page.examined;
-        items.extend(page.jobs);
-        if items.len() > limit {
-            items.truncate(limit);
-            break items.last().map(|job: &Job| list.cursor(job.id));
-        }
-        match page.floor {
-            None => break None,
-            Some(floor) if examined >= EXAMINED_PER_REQUEST_MAX => {
-                break Some(list.cursor(floor.0));
-            }
-            Some(floor) => before = floor,
+    let rest = loop {
+        match gathered.take(merged(&app, &filter, before, gathered.wanted()).await?) {
+            Next::Look(below) => before = below,
+            Next::Answer(rest) => break rest,
         }
     };
-    Ok(Json(Page { items, next_cursor, index: index.0 }))
+    let next_cursor = rest.map(|below| list.cursor(below.0));
+    Ok(Json(Page { items: gathered.jobs, next_cursor, index: index.0 }))
+}
+
+/// What one request has found so far.
+struct Gathered {
+    limit: usize,
+    jobs: Vec<Job>,
+    examined: usize,
+}
+
+/// What to do after a part.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// Look at what is below this id.
+    Look(JobId),
+    /// Answer; the next page begins below this id, if there is one.
+    Answer(Option<JobId>),
+}
+
+impl Gathered {
+    /// How many jobs the next part may have: one more than fits tells that there is a next page.
+    fn wanted(&self) -> usize {
+        self.limit + 1 - self.jobs.len()
+    }
+
+    fn take(&mut self, part: Part) -> Next {
+        self.examined += part.examined;
+        self.jobs.extend(part.jobs);
+        if self.jobs.len() > self.limit {
+            self.jobs.truncate(self.limit);
+            return Next::Answer(self.jobs.last().map(|job| JobId(job.id)));
+        }
+        match part.floor {
+            Some(floor) if self.examined < EXAMINED_PER_REQUEST_MAX => Next::Look(floor),
+            rest => Next::Answer(rest),
+        }
+    }
 }
 
 /// Part of a list.
@@ -77,19 +102,18 @@ async fn merged(app: &App, filter: &Filter, before: JobId, wanted: usize) -> Ans
     // The state first: a job that leaves it meanwhile is in the history when that is read.
     let live_filter = filter.clone();
     let live = app.core.query(move |view| live_part(view, &live_filter, before, wanted)).await?;
-    let rota_store::history::Page { items: stored, next: stored_floor } =
-        app.history.jobs(filter.stored.clone(), before, wanted).await?;
+    let rota_store::history::Page { items: stored, next: stored_floor, looked } =
+        app.history.jobs(filter.stored(), before, wanted).await?;
     let floor = match (live.floor, stored_floor) {
         (Some(live), Some(stored)) => Some(live.max(stored)),
         (live, stored) => live.or(stored),
     };
     let above = |id: u64| floor.is_none_or(|floor| id >= floor.0);
-    let examined = live.examined + stored.len();
+    let examined = live.examined + looked;
     let mut jobs: Vec<Job> = live.jobs;
     // A job that was live a moment ago is told once, as it was then.
     let known: std::collections::BTreeSet<u64> = live.seen.into_iter().collect();
-    let fresh =
-        stored.iter().filter(|job| !known.contains(&job.id.0) && filter.admits_finished(job));
+    let fresh = stored.iter().filter(|job| !known.contains(&job.id.0));
     jobs.extend(fresh.map(present::finished_job));
     jobs.retain(|job| above(job.id));
     jobs.sort_unstable_by_key(|job| std::cmp::Reverse(job.id));
@@ -132,25 +156,13 @@ struct Filter {
     name: Option<String>,
     submitter: Option<String>,
     labels: Vec<Constraint>,
-    /// As much of it as the history can look for by itself.
-    stored: JobFilter,
 }
 
 impl Filter {
     fn new(query: &JobQuery) -> Answer<Self> {
         let states: Vec<JobState> = parse_list(query.state.as_deref(), "state")?;
         let labels: Vec<Requirement> = parse_list(query.label.as_deref(), "label")?;
-        let stored = JobFilter {
-            state: match states.as_slice() {
-                [only] => Some(core_state(*only)),
-                _ => None,
-            },
-            queue: query.queue.as_deref().map(Into::into),
-            name: query.name.as_deref().map(Into::into),
-            labels: Vec::new(),
-        };
         Ok(Self {
-            stored,
             states,
             queue: query.queue.clone(),
             name: query.name.clone(),
@@ -159,46 +171,29 @@ impl Filter {
         })
     }
 
-    fn admits(&self, job: &Listed<'_>) -> bool {
+    fn admits_live(&self, view: &View<'_>, job: &rota_core::job::Job) -> bool {
         let is = |wanted: &Option<String>, found: &str| {
             wanted.as_deref().is_none_or(|wanted| wanted == found)
         };
-        (self.states.is_empty() || self.states.contains(&job.state))
-            && is(&self.name, job.name)
-            && is(&self.queue, job.queue)
-            && is(&self.submitter, job.submitter)
-            && self.labels.iter().all(|constraint| constraint.admits(job.labels))
+        let queue = || view.state.queue(job.queue).map_or("", |queue| &queue.spec.name);
+        (self.states.is_empty() || self.states.contains(&present::live_job_state(job)))
+            && is(&self.name, &job.name)
+            && (self.queue.is_none() || is(&self.queue, queue()))
+            && is(&self.submitter, &job.submitter)
+            && self.labels.iter().all(|constraint| constraint.admits(job.labels()))
     }
 
-    fn admits_live(&self, view: &View<'_>, job: &rota_core::job::Job) -> bool {
-        self.admits(&Listed {
-            state: present::live_job_state(job),
-            name: &job.name,
-            queue: view.state.queue(job.queue).map_or("", |queue| &queue.spec.name),
-            submitter: &job.submitter,
-            labels: job.labels(),
-        })
+    /// The same for jobs that are over.
+    fn stored(&self) -> JobFilter {
+        let text = |wanted: &Option<String>| wanted.as_deref().map(Into::into);
+        JobFilter {
+            states: self.states.iter().copied().map(core_state).collect(),
+            queue: text(&self.queue),
+            name: text(&self.name),
+            submitter: text(&self.submitter),
+            labels: self.labels.clone(),
+        }
     }
-
-    fn admits_finished(&self, job: &FinishedJob) -> bool {
-        let spec = &job.spec;
-        self.admits(&Listed {
-            state: JobState::of(&job.counts.into(), job.started_at.is_some()),
-            name: &spec.name,
-            queue: &spec.queue,
-            submitter: &spec.submitter,
-            labels: &spec.labels,
-        })
-    }
-}
-
-/// What a filter looks at.
-struct Listed<'a> {
-    state: JobState,
-    name: &'a str,
-    queue: &'a str,
-    submitter: &'a str,
-    labels: &'a Labels,
 }
 
 fn core_state(state: JobState) -> rota_core::job::JobState {
@@ -339,5 +334,44 @@ async fn cancel(
             Err(rejected(About::Job, &rota_core::command::Rejection::NothingToCancel(id)))
         }
         Err(rejection) => Err(rejected(About::Job, &rejection)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(ids: &[u64], floor: Option<u64>, examined: usize) -> Part {
+        let jobs = ids.iter().map(|id| Job { id: *id, ..Job::default() }).collect();
+        Part { jobs, floor: floor.map(JobId), examined }
+    }
+
+    fn ids(gathered: &Gathered) -> Vec<u64> {
+        gathered.jobs.iter().map(|job| job.id).collect()
+    }
+
+    #[test]
+    fn a_list_answers_once_it_has_looked_at_enough_even_if_nothing_was_wanted() {
+        for (examined, next) in [
+            (EXAMINED_PER_REQUEST_MAX - 1, Next::Look(JobId(7))),
+            (EXAMINED_PER_REQUEST_MAX, Next::Answer(Some(JobId(7)))),
+            (EXAMINED_PER_REQUEST_MAX + 1, Next::Answer(Some(JobId(7)))),
+        ] {
+            let mut gathered = Gathered { limit: 2, jobs: Vec::new(), examined: 0 };
+            assert_eq!(gathered.take(part(&[], Some(9), 1)), Next::Look(JobId(9)));
+            assert_eq!(gathered.take(part(&[], Some(7), examined - 1)), next, "{examined}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_as_long_as_its_limit_and_the_next_one_begins_behind_it() {
+        let mut gathered = Gathered { limit: 2, jobs: Vec::new(), examined: 0 };
+        assert_eq!(gathered.take(part(&[9], Some(9), 1)), Next::Look(JobId(9)));
+        assert_eq!(gathered.wanted(), 2);
+        assert_eq!(gathered.take(part(&[8, 5], Some(5), 1)), Next::Answer(Some(JobId(8))));
+        assert_eq!(ids(&gathered), [9, 8]);
+        let mut whole = Gathered { limit: 2, jobs: Vec::new(), examined: 0 };
+        assert_eq!(whole.take(part(&[9, 8], None, 1)), Next::Answer(None));
+        assert_eq!(ids(&whole), [9, 8]);
     }
 }

@@ -74,12 +74,14 @@ pub(super) fn jobs(
     let table = read.open_table(JOBS).map_err(failed("reading"))?;
     let mut found = BTreeMap::new();
     let mut reached = None; // where the look into the database broke off
-    for (looked, id) in candidates(&read, filter, end)?.enumerate() {
+    let mut looked = 0;
+    for id in candidates(&read, filter, end)? {
         let id = id?;
         if found.len() > limit || looked == SCAN_MAX {
             reached = Some(id);
             break;
         }
+        looked += 1;
         if let Some(row) = table.get(id.0).map_err(failed("reading"))? {
             let job = decode_job(id, row.value())?;
             if filter.admits(&job) {
@@ -97,16 +99,15 @@ pub(super) fn jobs(
         reached.map(JobId::next)
     };
     let items = found.into_values().rev().take(limit).collect();
-    Ok(Page { items, next })
+    Ok(Page { items, next, looked })
 }
 
 type Ids = Box<dyn Iterator<Item = Result<JobId, StoreError>>>;
 
 /// The ids of stored jobs below `end` that may meet `filter`, the largest first, by the index that leaves the fewest.
 fn candidates(read: &ReadTransaction, filter: &JobFilter, end: u64) -> Result<Ids, StoreError> {
-    let JobFilter { state, queue, name, labels } = filter;
-    Ok(if let Some((key, value)) = labels.first() {
-        let (key, value) = (&**key, &**value);
+    let JobFilter { states, queue, name, submitter: _, labels: _ } = filter;
+    Ok(if let Some((key, value)) = filter.label() {
         let index = read.open_table(BY_LABEL).map_err(failed("reading"))?;
         let ids = index.range((key, value, 0)..(key, value, end)).map_err(failed("reading"))?;
         Box::new(ids.rev().map(|row| Ok(JobId(row.map_err(failed("reading"))?.0.value().2))))
@@ -118,7 +119,7 @@ fn candidates(read: &ReadTransaction, filter: &JobFilter, end: u64) -> Result<Id
         let index = read.open_table(BY_QUEUE).map_err(failed("reading"))?;
         let ids = index.range((&**queue, 0)..(&**queue, end)).map_err(failed("reading"))?;
         Box::new(ids.rev().map(|row| Ok(JobId(row.map_err(failed("reading"))?.0.value().1))))
-    } else if let Some(state) = state {
+    } else if let [state] = states.as_slice() {
         let state = state_number(*state);
         let index = read.open_table(BY_STATE).map_err(failed("reading"))?;
         let ids = index.range((state, 0)..(state, end)).map_err(failed("reading"))?;
@@ -174,6 +175,7 @@ pub(super) fn attempts_of_job(
     let first_key: AttemptKey = (job.0, from.index / BLOCK_TASKS, 0, 0);
     let rows = table.range(first_key..=(job.0, u32::MAX, u64::MAX, u32::MAX));
     let mut reached = known.unwrap_or(u32::MAX); // everything below this task is known
+    let mut looked = 0;
     for row in rows.map_err(failed("reading"))? {
         let (key, row) = row.map_err(failed("reading"))?;
         let block_start = key.value().1.saturating_mul(BLOCK_TASKS);
@@ -181,13 +183,14 @@ pub(super) fn attempts_of_job(
             reached = reached.min(block_start);
             break;
         }
+        looked += 1;
         if attempts_span(row.value()).is_none_or(|(_, last)| last >= from.index) {
             let records = decode_attempts(job, row.value())?.into_iter();
             let wanted = records.filter(|record| record.attempt.task >= from);
             found.extend(wanted.map(|record| (record.attempt, record)));
         }
     }
-    Ok(cut(found, reached, limit))
+    Ok(Page { looked, ..cut(found, reached, limit) })
 }
 
 /// A page of what is below the task `reached`, cut between tasks.
@@ -211,7 +214,7 @@ fn cut(
         next = if more { Some(stop) } else { next };
         found.retain(|id, _| id.task.index < stop);
     }
-    Page { items: found.into_values().collect(), next }
+    Page { items: found.into_values().collect(), next, looked: 0 }
 }
 
 fn first_of(job: JobId, index: u32) -> AttemptId {
