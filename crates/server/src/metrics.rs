@@ -191,6 +191,7 @@ impl Metrics {
                 }
             }
             Event::NodeLost(_) => self.counters.nodes_lost += 1,
+            Event::QueueRemoved(_) => self.queue_waits.retain(|id, _| state.queue(*id).is_some()),
             Event::AttemptStaged { .. }
             | Event::StopRequested(_)
             | Event::NodeRegistered(_)
@@ -199,7 +200,6 @@ impl Metrics {
             | Event::NodeRemoved { .. }
             | Event::QueueConfigured(_)
             | Event::QueuePaused(..)
-            | Event::QueueRemoved(_)
             | Event::ServerChanged(_)
             | Event::ServerRemoved(_)
             | Event::LevelRaised(_)
@@ -335,5 +335,22 @@ impl Launched {
 
     pub(crate) fn at(&self, attempt: AttemptId) -> Option<Timestamp> {
         self.0.get(&attempt).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_waits_of_a_removed_queue_are_forgotten() {
+        let state = State::new();
+        let kept = state.queues().next().expect("there is a default queue").0;
+        let mut metrics = Metrics::new();
+        for id in [kept, QueueId(77)] {
+            metrics.queue_waits.insert(id, Waits::new());
+        }
+        metrics.observe(&state, &[Event::QueueRemoved("gone".into())]);
+        assert_eq!(metrics.queue_waits.keys().copied().collect::<Vec<_>>(), [kept]);
     }
 }

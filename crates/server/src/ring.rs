@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rota_core::command::GroupSpec;
 use rota_core::event::Event;
 use rota_core::kv::KvEvent;
-use rota_types::{LogIndex, Timestamp};
+use rota_types::{LogIndex, RangeSet, Timestamp};
 use tokio::sync::watch;
 
-/// Bytes of task output and specifications that the ring may keep alive.
+/// Bytes of task output, specifications and sets of tasks that the ring may keep alive.
 const WEIGHT_MAX: usize = 16 << 20;
 
 /// The events of one entry.
@@ -135,8 +136,11 @@ fn weight(events: &[Event]) -> usize {
         .iter()
         .map(|event| match event {
             Event::AttemptEnded(record) => 128 + record.detail.len(),
+            Event::TasksCancelled { tasks, reason, .. } => 64 + reason.len() + set_bytes(tasks),
             Event::JobFinished(job) => {
-                job.spec.groups.iter().fold(256, |sum, group| sum + 128 + group.action.len())
+                let group = |group: &GroupSpec| 128 + group.action.len() + set_bytes(&group.array);
+                let groups: usize = job.spec.groups.iter().map(group).sum();
+                256 + groups + set_bytes(&job.failed) + set_bytes(&job.cancelled)
             }
             Event::JobSubmitted(_)
             | Event::AttemptsCreated(_)
@@ -144,7 +148,6 @@ fn weight(events: &[Event]) -> usize {
             | Event::AttemptPromoted { .. }
             | Event::StopRequested(_)
             | Event::TaskQueued(_)
-            | Event::TasksCancelled { .. }
             | Event::NodeRegistered(_)
             | Event::NodeLost(_)
             | Event::NodeDraining(..)
@@ -162,6 +165,11 @@ fn weight(events: &[Event]) -> usize {
             Event::Kv(event) => kv_bytes(event),
         })
         .sum()
+}
+
+/// The bytes of the bounds of a set's ranges.
+fn set_bytes(set: &RangeSet) -> usize {
+    set.ranges().count() * size_of::<(u32, u32)>()
 }
 
 /// Roughly the bytes that an event of the key-value store keeps alive.
@@ -199,6 +207,25 @@ mod tests {
 
     fn after(index: u64) -> Cursor {
         Cursor { index: LogIndex(index), seq: u32::MAX }
+    }
+
+    #[test]
+    fn sets_of_tasks_weigh_what_they_take() {
+        let odd = |ranges: u32| (0..ranges).map(|n| n * 2).collect::<RangeSet>();
+        let cancelled = |ranges| Event::TasksCancelled {
+            job: JobId(1),
+            tasks: odd(ranges),
+            reason: "why".into(),
+        };
+        assert_eq!(weight(&[cancelled(0), cancelled(3)]), 2 * (64 + 3) + 3 * 8);
+        // Each takes half of what the ring may keep, and a little more.
+        let ring = Ring::new(LogIndex(0), 100);
+        for index in 1..=2 {
+            let events = Arc::from([cancelled(1 << 20)]);
+            ring.push(Batch { index: LogIndex(index), at: Timestamp(0), events });
+        }
+        assert_eq!(ring.begin(), after(1));
+        assert_eq!(indexes(ring.read(after(1), 9)), Some(vec![2]));
     }
 
     #[test]
