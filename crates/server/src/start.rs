@@ -100,6 +100,7 @@ impl Server {
             refusals: Arc::clone(&refusals),
             followers: Arc::new(Semaphore::new(config.followers_max)),
             bodies: Bodies::default(),
+            names: crate::rest::events::Names::default(),
             changing: tokio::sync::Mutex::default(),
             renewals: Arc::default(),
             stop: stopped.clone(),

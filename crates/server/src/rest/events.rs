@@ -20,8 +20,10 @@ use super::present;
 use super::problem::{Answer, refuse};
 use crate::ring::{Batch, Cursor, Read};
 
+mod names;
 mod tell;
 
+pub(crate) use names::Names;
 use tell::{job_of, node_of, tell};
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -162,13 +164,13 @@ fn kept_events(
 
 /// The names of these nodes.
 async fn names_of(app: &App, nodes: BTreeSet<NodeId>) -> Answer<BTreeMap<NodeId, String>> {
-    if nodes.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let named = app.core.peek(move |view| {
-        nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
-    });
-    Ok(named.await?)
+    let ask = |nodes: BTreeSet<NodeId>| async move {
+        let named = app.core.peek(move |view| {
+            nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
+        });
+        Ok(named.await?)
+    };
+    app.names.of(nodes, ask).await
 }
 
 fn bad_cursor() -> super::problem::Refused {

@@ -6,7 +6,7 @@ mod backup;
 mod changes;
 mod cluster;
 mod docs;
-mod events;
+pub(crate) mod events;
 mod explain;
 mod extract;
 mod forward;
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Arc<Refusals>,
     /// A permit for each stream that somebody follows.
     pub(crate) followers: Arc<Semaphore>,
+    /// Names of nodes, for those who follow events.
+    pub(crate) names: events::Names,
     /// Held while settings of a queue are read, changed and written back: nobody's change is lost in between.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// Renewals of sessions on their way into the log.
