@@ -177,7 +177,10 @@ fn allowed(host: &Host, name: &str, file: PathBuf) -> Result<PathBuf, String> {
     if programs.is_empty() || programs.iter().any(matches) {
         Ok(file)
     } else {
-        Err(format!("{name}: this worker is not allowed to run it"))
+        Err(format!(
+            "{name}: this worker is not allowed to run it: start the worker with `--allow-program {name}` too, \
+             or let the task require a label of workers that are"
+        ))
     }
 }
 

@@ -63,7 +63,10 @@ async fn a_worker_runs_only_what_it_is_willing_to_run() {
     let refused = |message| failed(failed::Kind::Start(true), message);
     assert_eq!(session.run(1, &["echo"]).await.end, succeeded());
     assert_eq!(session.run(2, &["/bin/sleep", "0"]).await.end, succeeded());
-    let not_allowed = refused("sh: this worker is not allowed to run it");
+    let not_allowed = refused(
+        "sh: this worker is not allowed to run it: start the worker with `--allow-program sh` too, \
+         or let the task require a label of workers that are",
+    );
     assert_eq!(session.run(3, &["sh", "-c", "exit 0"]).await.end, not_allowed);
     session.start(vec![assignment(4, action::Kind::Noop(NoopAction {}))]).await;
     assert_eq!(session.report(4).await.end, refused("this worker does not run no-op tasks"));
