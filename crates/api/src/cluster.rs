@@ -235,6 +235,9 @@ pub struct ExplainQueue {
     /// The task's place, from 1, if it is queued.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub position: Option<u64>,
+    /// Whether its place is further back than `position` says: before long queues only so much is looked at.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub further_back: bool,
     /// How many tasks are queued.
     pub queued: u64,
     /// How many run.

@@ -314,7 +314,8 @@ impl Show for Explain {
         }
         if let Some(queue) = &self.queue {
             let place = queue.position.map_or(String::new(), |place| {
-                format!(", place {} of {}", grouped(place), grouped(queue.queued))
+                let behind = if queue.further_back { "behind " } else { "" };
+                format!(", {behind}place {} of {}", grouped(place), grouped(queue.queued))
             });
             let limit =
                 queue.running_max.map_or(String::new(), |limit| format!(" of at most {limit}"));

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use rota_core::State;
 use rota_core::command::{Command, Staging};
 use rota_core::event::Event;
-use rota_policy::{Budget, Planner, Ranked};
+use rota_policy::{Ahead, Budget, Planner, Ranked};
 use rota_types::{AttemptId, Monotonic, NodeId, Span, Steady, TaskId};
 
 use lease::Leases;
@@ -122,10 +122,11 @@ impl Controller {
         self.leases.runs_on(node)
     }
 
-    /// How many queued tasks of its queue go before this one; `None` if it is not queued or may not start now.
+    /// How many queued tasks of its queue go before this one, as far as `runs_max` runs of them tell; `None` if it is not queued or
+    /// may not start now.
     #[must_use]
-    pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
-        self.ranked.ahead(state, task)
+    pub fn ahead(&self, state: &State, task: TaskId, runs_max: usize) -> Option<Ahead> {
+        self.ranked.ahead(state, task, runs_max)
     }
 
     /// Takes one input in and says what follows from it.

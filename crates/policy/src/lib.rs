@@ -25,5 +25,5 @@ pub use discipline::{QueueDiscipline, Rank, RankInput, discipline};
 pub use pending::{Candidate, Pending};
 pub use placement::{PlacementPolicy, placement};
 pub use plan::{Budget, Planner};
-pub use ranked::Ranked;
+pub use ranked::{Ahead, Ranked};
 pub use stage::stage;

@@ -36,6 +36,15 @@ pub(crate) struct RankedQueue {
 /// Runs of tasks of one shape, best first.
 pub(crate) type ShapeQueue = BTreeMap<(Rank, TaskId), u32>;
 
+/// How much of a queue goes before a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// Tasks that were counted.
+    pub tasks: u64,
+    /// Whether there are more, which were not.
+    pub more: bool,
+}
+
 /// Names an entry: the fresh tasks of a group, or one task that was tried before. A group with a `parallel_max` has one entry in
 /// all, under its first name, for whichever of its tasks go next: a plan then never starts too many of them, and a group that is
 /// full costs nothing, however many of its tasks are to be tried again.
@@ -143,9 +152,9 @@ impl Ranked {
     }
 
     /// How many tasks that may start go before this one in its queue; `None` if it is not queued, or its group is full. Of an array
-    /// with gaps, only the tasks before the first gap count.
+    /// with gaps, only the tasks before the first gap count. Looks at no more than `runs_max` runs of tasks.
     #[must_use]
-    pub fn ahead(&self, state: &State, task: TaskId) -> Option<u64> {
+    pub fn ahead(&self, state: &State, task: TaskId, runs_max: usize) -> Option<Ahead> {
         let (job, group) = (state.job(task.job)?, state.group(task)?);
         let ready_at = match state.standing(task)? {
             Standing::Fresh => job.ready_at,
@@ -158,10 +167,10 @@ impl Ranked {
         let queue = self.queues.get(&job.queue)?;
         let own = queue.discipline.rank(&RankInput { ready_at, ..input(job, group) });
         let upto = (own, task);
-        let whole: u64 = queue
-            .by_shape
-            .values()
-            .flat_map(|runs| runs.range(..upto))
+        let mut runs = queue.by_shape.values().flat_map(|runs| runs.range(..upto));
+        let tasks: u64 = runs
+            .by_ref()
+            .take(runs_max)
             .map(|((rank, first), count)| {
                 // A run that begins before the task may reach beyond it.
                 let own_run = *rank == own && first.job == task.job;
@@ -169,7 +178,7 @@ impl Ranked {
                 u64::from(if own_run { before.min(*count) } else { *count })
             })
             .sum();
-        Some(whole)
+        Some(Ahead { tasks, more: runs.next().is_some() })
     }
 
     pub(crate) fn queue(&self, id: QueueId) -> Option<&RankedQueue> {

@@ -9,7 +9,7 @@ use rota_core::event::Event;
 use rota_core::job::Group;
 use rota_core::queue::Discipline;
 use rota_core::task::{Phase, Standing};
-use rota_policy::{Budget, Planner, RankInput, Ranked, discipline};
+use rota_policy::{Ahead, Budget, Planner, RankInput, Ranked, discipline};
 use rota_types::{NodeId, QueueId, TaskId};
 use world::{World, history};
 
@@ -128,11 +128,24 @@ fn the_tasks_ahead_are_those_that_the_discipline_puts_before() {
             let comparable = all.iter().all(|(.., group)| plain(group));
             for (place, (queue, _, task, _)) in all.iter().enumerate().filter(|_| comparable) {
                 let naive = all.iter().take(place).filter(|other| other.0 == *queue).count();
-                assert_eq!(ranked.ahead(state, *task), Some(naive as u64), "seed {seed} {task}");
+                let whole = Some(Ahead { tasks: naive as u64, more: false });
+                assert_eq!(ranked.ahead(state, *task, naive), whole, "seed {seed} {task}");
+                if place + 1 < all.len() {
+                    continue;
+                }
+                // As many runs as there are, one more, and fewer: then there are more tasks than were counted.
+                let mut runs = 0;
+                while let Some(Ahead { tasks, more: true }) = ranked.ahead(state, *task, runs) {
+                    assert!((runs as u64..naive as u64).contains(&tasks), "seed {seed} {task}");
+                    runs += 1;
+                }
+                for enough in [runs, runs + 1] {
+                    assert_eq!(ranked.ahead(state, *task, enough), whole, "seed {seed} {task}");
+                }
             }
             for (node, _) in state.nodes() {
                 for (running, _) in state.desired(node) {
-                    assert_eq!(ranked.ahead(state, running.task), None);
+                    assert_eq!(ranked.ahead(state, running.task, 9), None);
                 }
             }
         });

@@ -228,6 +228,28 @@ async fn pages_over_live_and_finished_jobs_show_each_job_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_load_is_added_up_over_no_more_than_twenty_thousand_groups() {
+    let world = World::new().await;
+    let groups = |count: usize, estimate: &str| {
+        let group = |n| json!({"name": format!("g{n}"), "noop": true, "estimate": estimate});
+        json!({"job": {"name": "many"}, "task": (0..count).map(group).collect::<Vec<_>>()})
+    };
+    let mut without = groups(1_000, "");
+    for group in without["task"].as_array_mut().unwrap() {
+        group.as_object_mut().unwrap().remove("estimate");
+    }
+    world.submit(&groups(999, "1s")).await;
+    for _ in 0..19 {
+        world.submit(&without).await;
+    }
+    for told in [19_000, 19_001, 19_001] {
+        let (_, stats) = world.get("/v1/cluster/stats").await;
+        assert_eq!(stats["load"]["tasks_without_estimate"], json!(told), "{stats}");
+        world.submit(&noop_job("one more", 1)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_names_and_other_sites_are_refused_on_every_method() {
     let world = World::new().await;
     for method in METHODS {

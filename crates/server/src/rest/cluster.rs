@@ -18,8 +18,8 @@ use super::problem::Answer;
 use crate::core_thread::View;
 use crate::metrics::{Counters, Waits};
 
-/// Jobs whose estimates one request adds up; beyond, the load is told for these.
-const JOBS_MAX: usize = 20_000;
+/// Groups whose estimates one request adds up; beyond, the load is told for these.
+const GROUPS_MAX: usize = 20_000;
 
 /// Load, demand and supply, odds of failure, waits.
 #[utoipa::path(get, path = "/v1/cluster/stats", tag = "cluster", operation_id = "clusterStats", responses(
@@ -64,17 +64,16 @@ fn load(view: &View<'_>, totals: &Totals) -> Option<Load> {
     let mut work = 0.0;
     let mut known = 0_u64;
     let mut without = 0_u64;
-    for (_, job) in view.state.jobs().take(JOBS_MAX) {
-        for group in &job.groups {
-            let live = group.counts().live();
-            match group.terms.estimate {
-                Some(estimate) => {
-                    known += live;
-                    let cpus = Amount(view.state.shape(group.shape).need.cpu_millis).as_f64();
-                    work += live as f64 * cpus * estimate.micros() as f64 / 1e6;
-                }
-                None => without += live,
+    let groups = view.state.jobs().flat_map(|(_, job)| job.groups.iter());
+    for group in groups.take(GROUPS_MAX) {
+        let live = group.counts().live();
+        match group.terms.estimate {
+            Some(estimate) => {
+                known += live;
+                let cpus = Amount(view.state.shape(group.shape).need.cpu_millis).as_f64();
+                work += live as f64 * cpus * estimate.micros() as f64 / 1e6;
             }
+            None => without += live,
         }
     }
     if known == 0 {

@@ -10,6 +10,8 @@ use rota_types::{NodeId, Resource, Shortage, TaskId};
 use super::present;
 use crate::core_thread::View;
 
+/// Runs of tasks that are looked at for a task's place in its queue.
+const RUNS_MAX: usize = 10_000;
 /// Names of nodes per reason.
 const EXAMPLES_MAX: usize = 5;
 
@@ -41,10 +43,12 @@ pub(super) fn explain(view: &View<'_>, id: TaskId) -> Option<Explain> {
 fn queue(view: &View<'_>, id: TaskId) -> Option<ExplainQueue> {
     let job = view.state.job(id.job)?;
     let queue = view.state.queue(job.queue)?;
+    let ahead = view.controller.ahead(view.state, id, RUNS_MAX);
     Some(ExplainQueue {
         name: queue.spec.name.to_string(),
         paused: queue.paused,
-        position: view.controller.ahead(view.state, id).map(|ahead| ahead.saturating_add(1)),
+        position: ahead.map(|ahead| ahead.tasks.saturating_add(1)),
+        further_back: ahead.is_some_and(|ahead| ahead.more),
         queued: queue.counts.queued,
         running: queue.counts.running,
         running_max: queue.spec.running_max,
@@ -69,13 +73,21 @@ fn summary(told: &Explain, explanation: &Explanation) -> Vec<String> {
             nodes => format!("none of the {nodes} nodes can take it now{why}"),
         });
     } else if lines.is_empty() {
-        let place = told.queue.as_ref().and_then(|queue| queue.position).unwrap_or(1);
-        lines.push(match place {
-            1 => "it is first in its queue and starts with the next pass".to_owned(),
-            place => format!("{} queued tasks go before it", place.saturating_sub(1)),
-        });
+        lines.push(place(told.queue.as_ref()));
     }
     lines
+}
+
+fn place(queue: Option<&ExplainQueue>) -> String {
+    let position = queue.and_then(|queue| queue.position).unwrap_or(1);
+    let ahead = position.saturating_sub(1);
+    match ahead {
+        _ if queue.is_some_and(|queue| queue.further_back) => {
+            format!("more than {ahead} queued tasks go before it")
+        }
+        0 => "it is first in its queue and starts with the next pass".to_owned(),
+        ahead => format!("{ahead} queued tasks go before it"),
+    }
 }
 
 fn hold_text(hold: &Hold, told: &Explain) -> String {
@@ -265,4 +277,25 @@ fn offered_nowhere(explanation: &Explanation) -> Option<&Shortage> {
             }),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_not_known_exactly_is_told_as_a_bound() {
+        let queue = |position, further_back| ExplainQueue {
+            position: Some(position),
+            further_back,
+            ..ExplainQueue::default()
+        };
+        for (queue, wanted) in [
+            (queue(1, false), "it is first in its queue and starts with the next pass"),
+            (queue(10_000, false), "9999 queued tasks go before it"),
+            (queue(10_001, true), "more than 10000 queued tasks go before it"),
+        ] {
+            assert_eq!(place(Some(&queue)), wanted);
+        }
+    }
 }

@@ -241,20 +241,20 @@ pub(super) async fn show_job(
             let job = view.state.job(id)?;
             let mut told = present::live_job(view.state, id, job);
             told.groups = present::live_groups(view.state, job);
-            told.spec = with_spec.then(|| present::spec(&view.state.spec_of(job)));
-            Some((told, job.failed().clone()))
+            let spec = with_spec.then(|| view.state.spec_of(job));
+            Some((told, spec, job.failed().clone()))
         })
         .await?;
-    let (mut told, failed) = match found {
+    let (mut told, spec, failed) = match found {
         Some(live) => live,
         None => {
             let job = finished(&app, id).await?;
             let mut told = present::finished_job(&job);
             told.groups = present::finished_groups(&job);
-            told.spec = with_spec.then(|| present::spec(&job.spec));
-            (told, job.failed)
+            (told, with_spec.then_some(job.spec), job.failed)
         }
     };
+    told.spec = spec.as_ref().map(present::spec);
     if let Some((first, _)) = failed.first_range() {
         let task = rota_types::TaskId { job: id, index: first };
         told.first_failure = super::tasks::attempts(&app, task).await?.pop();

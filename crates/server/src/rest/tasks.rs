@@ -1,6 +1,7 @@
 //! Tasks: lists, one task, its attempts, why it waits.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -199,13 +200,13 @@ pub(super) async fn task(app: &App, id: TaskId) -> Answer<Task> {
         .core
         .query(move |view| {
             let task = present::live_task(view, id)?;
-            let spec_entry =
-                view.state.group(id).and_then(|group| entry(&group.action, id.index - group.first));
-            Some(Task { entry: spec_entry, ..task })
+            let group = view.state.group(id)?;
+            // The action may be large: it is decoded elsewhere.
+            Some((task, Arc::clone(&group.action), id.index - group.first))
         })
         .await?;
     let mut told = match live {
-        Some(told) => told,
+        Some((told, action, place)) => Task { entry: entry(&action, place), ..told },
         None => ended_task(app, id).await?,
     };
     told.attempts = attempts(app, id).await?;
