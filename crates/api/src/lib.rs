@@ -90,8 +90,8 @@ pub use keys::{
 };
 pub use log_frames::{FrameReader, LOG_FRAMES, NotFrames, dropped_mark, frame_head};
 pub use output::{
-    Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Counts, Failure, FailureKind,
-    Group, Job, Page, RetryRequest, SubmitReply, Submitted, Task, Validated,
+    Amounts, Attempt, AttemptDetail, CancelReply, CancelRequest, Cancelled, Counts, Failure,
+    FailureKind, Group, Job, Page, RetryRequest, SubmitReply, Submitted, Task, Validated,
 };
 pub use parse::{parse_job_file, parse_job_files, parse_ndjson, parse_submit};
 pub use problem::{PROBLEM_JSON, Problem};

@@ -100,9 +100,23 @@ pub struct Job {
     /// The attempt of a task that failed, if any did. Only when one job is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_failure: Option<Attempt>,
+    /// Why tasks were cancelled before they had an attempt: the first times that a reason was given. Only when one job is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cancels: Vec<Cancelled>,
     /// What was submitted. Only with `spec=true`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spec: Option<JobFile>,
+}
+
+/// Tasks that were cancelled together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cancelled {
+    /// How many.
+    pub tasks: u64,
+    /// When.
+    pub at: Moment,
+    /// What whoever cancelled them gave as the reason.
+    pub reason: String,
 }
 
 /// Tasks of one job that differ only in their array index or entry.
@@ -188,6 +202,9 @@ pub struct Task {
     /// Why its last attempt failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// Why it was cancelled before it had an attempt, if a reason was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_reason: Option<String>,
     /// Its attempts, oldest first. Only when one task is asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub attempts: Vec<Attempt>,

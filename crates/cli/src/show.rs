@@ -66,6 +66,10 @@ impl Show for Job {
             write!(text, "\n{}", failure(attempt, screen)).ok();
             write!(text, "\nnext: rota logs {} · rota job retry {}", attempt.task, self.id).ok();
         }
+        for cancelled in &self.cancels {
+            let (tasks, when) = (several(cancelled.tasks, "task"), screen.when(cancelled.at));
+            write!(text, "\ncancelled: {tasks}, {when}: {}", clean(&cancelled.reason)).ok();
+        }
         text
     }
 }
@@ -188,7 +192,7 @@ fn note(task: &Task, screen: &Screen) -> String {
         }
         (None, Some(until)) => format!("again {}", screen.when(until)),
         (Some(failure), None) => clean(&failure.to_string()),
-        (None, None) => String::new(),
+        (None, None) => task.cancel_reason.as_deref().map_or_else(String::new, clean),
     }
 }
 

@@ -9,6 +9,7 @@ use rota_core::job::FinishedJob;
 use rota_store::StoreError;
 use rota_store::history::{self, Audited, JobFilter, Page, Retention};
 use rota_types::{JobId, LogIndex, TaskId, Timestamp};
+use rota_wire::history::TasksCancelled;
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -21,6 +22,9 @@ const PRUNE_ROWS: usize = 2_000;
 
 /// Tasks that lie this close together are read at once, with what lies between them.
 const CLOSE: u32 = 1_000;
+
+/// Cancels of one job whose reasons are looked at.
+const CANCELLED_MAX: usize = 1_000;
 
 /// How much faster than time the clock may go, that decides what is old: a clock that jumps ahead must not empty the history before
 /// anybody can set it right, and a server that was off for a month has caught up after two and a half days.
@@ -110,6 +114,11 @@ impl History {
             Ok(last)
         })
         .await
+    }
+
+    /// Why tasks of a job were cancelled before they had an attempt, the first few times.
+    pub(crate) async fn cancelled(&self, job: JobId) -> Result<Vec<TasksCancelled>, HistoryError> {
+        self.read(move |history| history.cancelled(job, CANCELLED_MAX)).await
     }
 
     /// Requests that changed something, the newest first.

@@ -498,6 +498,37 @@ async fn the_reason_of_a_cancel_has_a_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_reason_of_a_cancel_is_told_with_the_task_and_with_the_job() {
+    let world = World::new().await;
+    world.submit(&noop_job("a", 4)).await;
+    let cancel = |tasks: &'static str, reason: &'static str| {
+        let body = json!({"tasks": tasks, "reason": reason});
+        async { world.post("/v1/jobs/1/cancel", &{ body }).await.0 }
+    };
+    assert_eq!(cancel("1-2", "wrong data").await, 202);
+    let reason = |task: &Value| task["cancel_reason"].clone();
+    let tell = |job: &Value| {
+        let told = job["cancels"].as_array().cloned().unwrap_or_default();
+        let told = told.into_iter().map(|one| (one["tasks"].clone(), one["reason"].clone()));
+        told.collect::<Vec<_>>()
+    };
+    let first = vec![(json!(2), json!("wrong data"))];
+    // While the job is live, and when it is over.
+    for _ in 0..2 {
+        let (_, task) = world.get("/v1/tasks/1.2").await;
+        assert_eq!((&task["state"], reason(&task)), (&json!("cancelled"), json!("wrong data")));
+        let (_, tasks) = world.get("/v1/jobs/1/tasks").await;
+        let told: Vec<_> = tasks["items"].as_array().unwrap().iter().map(reason).collect();
+        let why = || json!("wrong data");
+        assert_eq!(told, [Value::Null, why(), why(), Value::Null]);
+        let (_, job) = world.get("/v1/jobs/1").await;
+        assert_eq!(tell(&job), first);
+        assert!([202, 409].contains(&cancel("0,3", "").await));
+    }
+    assert_eq!(world.get("/v1/jobs/1").await.1["state"], json!("cancelled"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_events_of_a_job_are_listed_page_by_page_as_far_as_they_are_kept() {
     let mut world = World::with(|config| config.events_kept_max = 8).await;
     let list = async |world: &World, query: &str| {

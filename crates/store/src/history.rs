@@ -205,12 +205,12 @@ impl History {
         read::attempts_of_job(&self.database, &self.pending, TaskId { job, index: from }, limit)
     }
 
-    /// Tasks of a job that were cancelled before they had an attempt, in the order in which that happened.
+    /// Tasks of a job that were cancelled before they had an attempt, in the order in which that happened: the first `limit` times.
     ///
     /// # Errors
     /// If the database fails or is damaged.
-    pub fn cancelled(&self, job: JobId) -> Result<Vec<TasksCancelled>, StoreError> {
-        read::cancelled(&self.database, &self.pending, job)
+    pub fn cancelled(&self, job: JobId, limit: usize) -> Result<Vec<TasksCancelled>, StoreError> {
+        read::cancelled(&self.database, &self.pending, job, limit)
     }
 
     /// Requests that changed something, the newest first, before this index and part. At most `limit`.

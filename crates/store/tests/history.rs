@@ -125,7 +125,11 @@ impl Twin {
             assert_eq!(all_attempts(history, JobId(job), limit), expected, "job {job} by {limit}");
             let expected: Vec<_> =
                 self.cancelled.iter().filter(|note| note.job == JobId(job)).cloned().collect();
-            assert_eq!(history.cancelled(JobId(job)).expect("works"), expected);
+            let told = |limit| history.cancelled(JobId(job), limit).expect("works");
+            assert_eq!(told(ALL), expected);
+            for limit in [expected.len().saturating_sub(1), expected.len(), expected.len() + 1] {
+                assert_eq!(told(limit), expected[..limit.min(expected.len())], "{limit}");
+            }
         }
         for (id, _) in self.attempts.iter().take(20) {
             let same = self.attempts.values().filter(|record| record.attempt.task == id.task);
@@ -312,7 +316,7 @@ fn retention_removes_the_oldest_jobs_in_slices_and_nothing_else() {
             let is_kept = jobs.iter().any(|kept| kept.id == job);
             let attempts = history.attempts_of_job(job, 0, ALL).expect("works").items;
             assert_eq!(attempts.len(), if is_kept { 10 } else { 0 }, "job {job}");
-            assert_eq!(history.cancelled(job).expect("works").len(), usize::from(is_kept));
+            assert_eq!(history.cancelled(job, ALL).expect("works").len(), usize::from(is_kept));
         }
     };
     for (jobs_max, gone) in [(31, 0), (30, 0), (29, 1), (20, 9)] {

@@ -4,14 +4,16 @@ use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use rota_api::{
-    CancelReply, CancelRequest, ErrorCode, GRACE_DEFAULT, Job, JobQuery, JobShowQuery, JobState,
-    Page, Problem, Requirement, parse_ranges,
+    CancelReply, CancelRequest, Cancelled, ErrorCode, GRACE_DEFAULT, Job, JobQuery, JobShowQuery,
+    JobState, Moment, Page, Problem, Requirement, parse_ranges,
 };
 use rota_core::command::{CancelTasks, Command, Reply};
 use rota_core::job::FinishedJob;
 use rota_store::history::JobFilter;
 use rota_types::limits::{GRACE_MAX, MESSAGE_BYTES_MAX};
 use rota_types::{Constraint, JobId, RangeSet, Span};
+
+use rota_wire::history::TasksCancelled;
 
 use super::App;
 use super::extract::{OptionalJson, PathPart, Query};
@@ -25,6 +27,8 @@ use crate::handle::Urgency;
 const EXAMINED_MAX: usize = 2_000;
 /// Jobs that one request looks at, wanted or not, before it answers with what it has.
 const EXAMINED_PER_REQUEST_MAX: usize = 100_000;
+/// Reasons of cancels that one job tells.
+const CANCELS_MAX: usize = 10;
 
 /// Lists jobs, newest first: those that are not over and those of the history.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", operation_id = "listJobs", params(JobQuery), responses(
@@ -259,7 +263,16 @@ pub(super) async fn show_job(
         let task = rota_types::TaskId { job: id, index: first };
         told.first_failure = super::tasks::attempts(&app, task).await?.pop();
     }
+    if told.counts.cancelled > 0 {
+        let cancels = app.history.cancelled(id).await?.into_iter();
+        let cancels = cancels.filter(|cancelled| !cancelled.reason.is_empty());
+        told.cancels = cancels.take(CANCELS_MAX).map(cancelled).collect();
+    }
     Ok(Json(told))
+}
+
+fn cancelled(TasksCancelled { tasks, at, reason, job: _ }: TasksCancelled) -> Cancelled {
+    Cancelled { tasks: tasks.len(), at: Moment(at), reason: reason.into() }
 }
 
 /// A job that is over.

@@ -60,6 +60,7 @@ pub(super) async fn list_tasks(
         }
     };
     add_attempts(&app, id, &mut items).await?;
+    add_reasons(&app, id, &mut items).await?;
     Ok(Json(Page { items, next_cursor, index: index.0 }))
 }
 
@@ -159,6 +160,21 @@ async fn add_attempts(app: &App, job: JobId, tasks: &mut [Task]) -> Answer<()> {
     Ok(())
 }
 
+/// Adds to each task that was cancelled before it had an attempt why that was.
+async fn add_reasons(app: &App, job: JobId, tasks: &mut [Task]) -> Answer<()> {
+    let wanted = |task: &Task| task.state == TaskState::Cancelled && task.attempt == 0;
+    if !tasks.iter().any(wanted) {
+        return Ok(());
+    }
+    let all = app.history.cancelled(job).await?;
+    for task in tasks.iter_mut().filter(|task| wanted(task)) {
+        let why = all.iter().find(|cancelled| cancelled.tasks.contains(task.index));
+        let reason = why.map(|cancelled| cancelled.reason.to_string());
+        task.cancel_reason = reason.filter(|reason| !reason.is_empty());
+    }
+    Ok(())
+}
+
 async fn names(app: &App, nodes: BTreeSet<NodeId>) -> Answer<BTreeMap<NodeId, String>> {
     let named = move |view: &View<'_>| -> BTreeMap<NodeId, String> {
         nodes.into_iter().map(|node| (node, present::node_name(view.state, node))).collect()
@@ -213,6 +229,7 @@ pub(super) async fn task(app: &App, id: TaskId) -> Answer<Task> {
     if let Some(last) = told.attempts.last().cloned() {
         present::add_last(&mut told, &last);
     }
+    add_reasons(app, id.job, std::slice::from_mut(&mut told)).await?;
     Ok(told)
 }
 

@@ -236,22 +236,23 @@ pub(super) fn cancelled(
     database: &Database,
     pending: &Pending,
     job: JobId,
+    limit: usize,
 ) -> Result<Vec<TasksCancelled>, StoreError> {
     let waiting = pending.read(|batch| {
         let ours = batch.cancelled.iter().enumerate();
-        let ours = ours.filter(|(_, cancelled)| cancelled.job == job);
+        let ours = ours.filter(|(_, cancelled)| cancelled.job == job).take(limit);
         ours.map(|(part, cancelled)| ((batch.last.0, part as u64), cancelled.clone()))
             .collect::<Vec<_>>()
     });
     let mut found: BTreeMap<_, _> = waiting.into_iter().flatten().collect();
     let table = begin(database)?.open_table(CANCELLED).map_err(failed("reading"))?;
     let rows = table.range((job.0, 0, 0)..=(job.0, u64::MAX, u32::MAX));
-    for row in rows.map_err(failed("reading"))? {
+    for row in rows.map_err(failed("reading"))?.take(limit) {
         let (key, row) = row.map_err(failed("reading"))?;
         let (_, index, part) = key.value();
         found.insert((index, u64::from(part)), decode_cancelled(job, row.value())?);
     }
-    Ok(found.into_values().collect())
+    Ok(found.into_values().take(limit).collect())
 }
 
 pub(super) fn audit(
