@@ -6,6 +6,7 @@ mod ci;
 mod deps;
 mod limits;
 mod mutants;
+mod netbox;
 mod sim;
 mod tidy;
 
@@ -17,6 +18,7 @@ cargo xtask COMMAND
   deps           licences and duplicates of dependencies; advisories where cargo-deny is installed
   limits         writes docs/reference/limits.md
   sim            runs the simulator: [--logic | --full] --seeds N --start S --minutes M | --seed S | --subset | --exhaustive DEPTH
+  netbox         a real cluster under network faults: [--minutes M | --seconds S] --servers 3|5 --log raft|paxos --seed S [--only KIND]
   mutants        plants bugs that the tests have to notice: --fast | --all | --only TEXT
 ";
 
@@ -28,6 +30,7 @@ fn main() -> Result<()> {
         ["deps"] => deps::run(),
         ["limits"] => limits::write(),
         ["sim", args @ ..] => sim::run(args),
+        ["netbox", args @ ..] => netbox::run(args),
         ["mutants", args @ ..] => mutants::run(args),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rota_api::{ClusterStatus, Job, Page};
+use rota_api::ClusterStatus;
 
 use crate::harness::{
     Api, Arena, Chance, PATIENCE, Record, Server, Signal, Workload, knob, one_at_a_time, until,
@@ -61,7 +61,7 @@ fn whatever_was_acknowledged_survives_leaders_that_are_killed_again_and_again() 
     );
     verdict::nothing_is_lost_or_doubled(&record, &done);
     verdict::everything_ran_once(api, &record, &done, &arena.ledger);
-    every_server_tells_the_same(&servers);
+    verdict::every_server_tells_the_same(&servers);
     assert!(harm.pauses > 0, "void: no leader was stopped");
     assert!(harm.leaders >= kills / 2, "void: {} leaders were killed", harm.leaders);
     assert!(
@@ -151,14 +151,4 @@ fn outage(api: Api) -> Duration {
         let answer = api.send("POST", "/v1/queues/default/resume", &[], b"").ok()?;
         (answer.status == 200).then(|| began.elapsed())
     })
-}
-
-/// Every server holds the same jobs, once it is as far as the others.
-fn every_server_tells_the_same(servers: &[Server]) {
-    let first: Page<Job> = servers[0].api().get("/v1/jobs?limit=1000");
-    let path = format!("/v1/jobs?limit=1000&consistency=stale&min_index={}", first.index);
-    for server in servers {
-        let page: Page<Job> = server.api().get(&path);
-        assert_eq!(page.items, first.items, "{}", server.listen);
-    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// How long a request may take.
+/// How long a request may take, unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// The most servers of a cluster.
@@ -18,6 +18,8 @@ const SERVERS_MAX: usize = 5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Api {
     servers: [Option<SocketAddr>; SERVERS_MAX],
+    /// How long a request may take.
+    limit: Duration,
 }
 
 /// A whole answer.
@@ -59,7 +61,12 @@ impl Api {
     /// The servers of a cluster.
     pub(crate) fn of(servers: &[SocketAddr]) -> Self {
         assert!((1..=SERVERS_MAX).contains(&servers.len()));
-        Self { servers: std::array::from_fn(|place| servers.get(place).copied()) }
+        Self { servers: std::array::from_fn(|place| servers.get(place).copied()), limit: LIMIT }
+    }
+
+    /// The same servers, with less patience: connecting, and each read and write after that, take no longer than this.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
     }
 
     /// Asks for something; fails the test if there is no good answer.
@@ -88,8 +95,8 @@ impl Api {
         body: &[u8],
     ) -> io::Result<Answer> {
         let (mut stream, server) = self.connect()?;
-        stream.set_read_timeout(Some(LIMIT))?;
-        stream.set_write_timeout(Some(LIMIT))?;
+        stream.set_read_timeout(Some(self.limit))?;
+        stream.set_write_timeout(Some(self.limit))?;
         stream.set_nodelay(true)?;
         let mut head =
             format!("{method} {path} HTTP/1.1\r\nhost: {server}\r\nconnection: close\r\n");
@@ -107,7 +114,7 @@ impl Api {
         let mut refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         for turn in 0..servers.len() {
             let server = servers[(first + turn) % servers.len()];
-            match TcpStream::connect_timeout(&server, LIMIT) {
+            match TcpStream::connect_timeout(&server, self.limit) {
                 Ok(stream) => return Ok((stream, server)),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => refused = error,
                 Err(error) => return Err(error),

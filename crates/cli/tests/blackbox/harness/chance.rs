@@ -18,6 +18,11 @@ impl Chance {
         Self(seed)
     }
 
+    /// A generator with this seed.
+    pub(crate) fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Another generator with draws of its own.
     pub(crate) fn fork(&mut self) -> Self {
         Self(self.draw())

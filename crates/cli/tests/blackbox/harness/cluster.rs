@@ -21,6 +21,12 @@ impl Arena {
         Self { dir, ledger }
     }
 
+    /// Leaves the directory behind.
+    pub(crate) fn keep(&mut self) -> &Path {
+        self.dir.disable_cleanup(true);
+        self.dir.path()
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -39,17 +45,28 @@ impl Arena {
         options: &[&str],
     ) -> Vec<Server> {
         let listen: Vec<SocketAddr> = (0..count).map(|_| free_port(chance)).collect();
+        self.servers_at(&listen, "raft", options)
+    }
+
+    /// The servers of a cluster with these addresses and this log that are not running yet.
+    pub(crate) fn servers_at(
+        &self,
+        listen: &[SocketAddr],
+        log: &str,
+        options: &[&str],
+    ) -> Vec<Server> {
         let file = self.path("cluster.toml");
         let server =
             |(id, listen)| format!("[[server]]\nid = {id}\naddress = \"http://{listen}\"\n");
-        let servers: String = (1..).zip(&listen).map(server).collect();
-        std::fs::write(&file, format!("name = \"blackbox\"\n{servers}")).expect("can be written");
+        let servers: String = (1..).zip(listen).map(server).collect();
+        let text = format!("name = \"blackbox\"\nlog = \"{log}\"\n{servers}");
+        std::fs::write(&file, text).expect("can be written");
         let file = file.display().to_string();
         let found = ["--cluster", &file];
         let options: Vec<&str> = found.into_iter().chain(options.iter().copied()).collect();
-        let server = |(id, listen): (u32, SocketAddr)| {
+        let server = |(id, listen): (u32, &SocketAddr)| {
             let (data, log) = (format!("server-{id}"), format!("server-{id}.log"));
-            Server::new(&self.path(&data), &self.path(&log), listen, &options)
+            Server::new(&self.path(&data), &self.path(&log), *listen, &options)
         };
         (1..).zip(listen).map(server).collect()
     }

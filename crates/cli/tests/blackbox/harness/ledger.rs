@@ -17,6 +17,8 @@ pub(crate) struct Mark {
     pub(crate) task: String,
     pub(crate) attempt: u32,
     pub(crate) moment: Moment,
+    /// The worker that started the process.
+    pub(crate) node: String,
 }
 
 /// The file. It lies outside of everything that is killed, stopped or filled up.
@@ -35,7 +37,7 @@ impl Ledger {
         // Each line is one write to a file opened for appending, so that lines never mix.
         let mark = |moment: &str| {
             let file = self.0.display();
-            format!("echo \"{label} $ROTA_TASK_ID $ROTA_ATTEMPT {moment}\" >> {file}")
+            format!("echo \"{label} $ROTA_TASK_ID $ROTA_ATTEMPT {moment} $ROTA_NODE\" >> {file}")
         };
         format!("{}\n{work}\n{}\nexit {exit}\n", mark("start"), mark("end"))
     }
@@ -67,7 +69,8 @@ impl Ledger {
 }
 
 fn parse(line: &str) -> Option<Mark> {
-    let [label, task, attempt, moment] = line.split(' ').collect::<Vec<_>>().try_into().ok()?;
+    let [label, task, attempt, moment, node] =
+        line.split(' ').collect::<Vec<_>>().try_into().ok()?;
     let moment = match moment {
         "start" => Moment::Start,
         "end" => Moment::End,
@@ -78,5 +81,6 @@ fn parse(line: &str) -> Option<Mark> {
         task: task.to_owned(),
         attempt: attempt.parse().ok()?,
         moment,
+        node: node.to_owned(),
     })
 }

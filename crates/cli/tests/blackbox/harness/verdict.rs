@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use rota_api::{AttemptState, FailureKind, JobState, Task, TaskState};
+use rota_api::{AttemptState, FailureKind, Job, JobState, Page, Task, TaskState};
 
-use super::{Api, Done, Kind, Ledger, Mark, Moment, Planned, Record, attempts};
+use super::{Api, Done, Kind, Ledger, Mark, Moment, Planned, Record, Server, attempts};
 
 /// Every acknowledged job is in the record once, with its tasks in the states that they had to reach, and nothing else is there.
 pub(crate) fn nothing_is_lost_or_doubled(record: &Record, done: &Done) {
@@ -85,6 +85,15 @@ pub(crate) fn only_last_attempts_count(
     done: &Done,
     ledger: &Ledger,
 ) -> u64 {
+    let lost = attempts_make_sense(api, record, done, ledger);
+    let marks = ledger.marks();
+    let overlaps = overlaps(&marks);
+    assert!(overlaps.is_empty(), "the next attempt had begun: {overlaps:?}");
+    lost
+}
+
+/// The same, but attempts may overlap: those of a worker that was frozen go on when it does.
+pub(crate) fn attempts_make_sense(api: Api, record: &Record, done: &Done, ledger: &Ledger) -> u64 {
     let ran = ledger.counts();
     let mut lost = 0;
     for task in record.tasks() {
@@ -108,7 +117,6 @@ pub(crate) fn only_last_attempts_count(
             "{task}#{attempt} started and ended {times:?} times"
         );
     }
-    no_overlap(&ledger.marks());
     lost
 }
 
@@ -130,14 +138,27 @@ fn lost_attempts(api: Api, task: &Task, times: &dyn Fn(u32) -> [u32; 2]) -> u64 
     earlier.iter().filter(|attempt| attempt.state == AttemptState::Lost).count() as u64
 }
 
-/// The lines of the ledger are in the order in which they were written.
-fn no_overlap(marks: &[Mark]) {
+/// The marks of attempts after the next one of their task had begun. The lines of the ledger are in the order in which they were written.
+pub(crate) fn overlaps(marks: &[Mark]) -> Vec<&Mark> {
     let mut begun: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut late = Vec::new();
     for mark in marks {
         let latest = begun.entry(&mark.task).or_default();
-        assert!(mark.attempt >= *latest, "{mark:?}, but attempt {latest} had begun");
-        if mark.moment == Moment::Start {
+        if mark.attempt < *latest {
+            late.push(mark);
+        } else if mark.moment == Moment::Start {
             *latest = mark.attempt;
         }
+    }
+    late
+}
+
+/// Every server holds the same jobs, once it is as far as the others.
+pub(crate) fn every_server_tells_the_same(servers: &[Server]) {
+    let first: Page<Job> = servers[0].api().get("/v1/jobs?limit=1000");
+    let path = format!("/v1/jobs?limit=1000&consistency=stale&min_index={}", first.index);
+    for server in servers {
+        let page: Page<Job> = server.api().get(&path);
+        assert_eq!(page.items, first.items, "{}", server.listen);
     }
 }
