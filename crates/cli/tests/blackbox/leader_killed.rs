@@ -137,6 +137,7 @@ fn pause(servers: &mut [Server], leader: usize, chance: &mut Chance) {
 
 /// Which server leads, from 0.
 fn leader(api: Api) -> usize {
+    let api = api.within(Duration::from_secs(5));
     until("a leader", PATIENCE, || {
         let answer = api.send("GET", "/v1/cluster/status", &[], b"").ok()?;
         let status: Option<ClusterStatus> = (answer.status == 200).then(|| answer.json());

@@ -16,27 +16,18 @@ pub(crate) struct Options {
 
 /// What is to be done.
 pub(crate) enum Wanted {
-    /// Another test was asked for.
-    Nothing,
-    /// A short run beside the other tests.
-    Test(Options),
+    /// What runs beside the other tests.
+    Test,
     /// What `cargo xtask netbox` asks for, after the word `run`.
     Command(Options),
 }
 
 /// The arguments of the program: those of a test, or `run` and options.
 pub(crate) fn wanted(arguments: &[String]) -> Result<Wanted, String> {
-    if let Some(("run", rest)) = arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
-        return Options::parse(rest).map(Wanted::Command);
+    match arguments.split_first().map(|(it, rest)| (it.as_str(), rest)) {
+        Some(("run", rest)) => Options::parse(rest).map(Wanted::Command),
+        _ => Ok(Wanted::Test),
     }
-    if arguments.iter().any(|argument| argument == "--list") {
-        return Ok(Wanted::Nothing);
-    }
-    let mut names = arguments.iter().filter(|argument| !argument.starts_with('-')).peekable();
-    let test = "a_cluster_keeps_its_promises_under_network_faults";
-    let named = names.peek().is_none() || names.any(|name| test.contains(name.as_str()));
-    let short = Options { length: Duration::from_secs(25), ..Options::default() };
-    Ok(if named { Wanted::Test(short) } else { Wanted::Nothing })
 }
 
 impl Default for Options {

@@ -35,6 +35,8 @@ pub(crate) struct Register {
     next: AtomicU64,
     over: AtomicBool,
     history: Mutex<Vec<Operation>>,
+    /// What servers said when they told that a write was not done.
+    refused: Mutex<BTreeMap<u64, String>>,
 }
 
 impl Register {
@@ -45,6 +47,7 @@ impl Register {
             next: AtomicU64::new(FIRST),
             over: AtomicBool::new(false),
             history: Mutex::default(),
+            refused: Mutex::default(),
         };
         crate::harness::until("a first write", crate::harness::PATIENCE, || {
             register.write(FIRST_CLIENT, api).then_some(())
@@ -71,6 +74,18 @@ impl Register {
         self.history.lock().expect("no client failed").clone()
     }
 
+    /// Every write that was refused as not done and was read nevertheless, with the refusal.
+    pub(crate) fn done_though_refused(&self) -> Vec<String> {
+        let refused = self.refused.lock().expect("no client failed");
+        let history = self.history();
+        let reads = history.iter().filter(|it| !it.write);
+        let seen: BTreeMap<u64, &Operation> = reads.map(|it| (it.value, it)).collect();
+        let told = |(value, said)| {
+            seen.get(value).map(|read| format!("a write was refused {said}, and yet {read:?}"))
+        };
+        refused.iter().filter_map(told).collect()
+    }
+
     fn write(&self, client: usize, api: Api) -> bool {
         let value = self.next.fetch_add(1, Ordering::Relaxed);
         let from = self.began.elapsed();
@@ -78,7 +93,12 @@ impl Register {
         let to = match status(&answer) {
             Some(200) => Some(self.began.elapsed()),
             // Nothing was done.
-            Some(503) => return false,
+            Some(503) => {
+                let said = answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned());
+                let said = format!("at {from:?}: {}", said.unwrap_or_default());
+                self.refused.lock().expect("no client failed").insert(value, said);
+                return false;
+            }
             Some(504) | None => None,
             Some(other) => panic!("a write was answered with {other}: {answer:?}"),
         };
@@ -187,8 +207,13 @@ pub(crate) fn check(history: &[Operation]) -> Result<(), String> {
 /// The checker finds what it is for. Runs before everything else, because a checker that sees nothing proves nothing.
 pub(crate) fn check_the_checker() {
     let at = Duration::from_millis;
-    let done =
-        |write, value, from, to| Operation { client: 0, write, value, from: at(from), to: Some(at(to)) };
+    let done = |write, value, from, to| Operation {
+        client: 0,
+        write,
+        value,
+        from: at(from),
+        to: Some(at(to)),
+    };
     let (write, read) = (|v, f, t| done(true, v, f, t), |v, f, t| done(false, v, f, t));
     let lost = |value, from| Operation { client: 0, write: true, value, from: at(from), to: None };
     let fine = [

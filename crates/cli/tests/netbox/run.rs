@@ -21,8 +21,8 @@ const WORKERS: usize = 4;
 const CPUS: usize = 2;
 const TASKS_PER_SECOND: u64 = 6;
 
-/// Runs, prints the report, and says whether everything held.
-pub(crate) fn run(options: &Options) -> bool {
+/// Runs and prints the report. Ends the process unless everything held.
+pub(crate) fn run(options: &Options) {
     register::check_the_checker();
     println!("netbox: {}", options.arguments().join(" "));
     let mut chance = Chance::of(options.seed);
@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> bool {
     let parties = options.servers + WORKERS + 1;
     let net = Net::new(parties, &mut chance);
     net.enter(parties - 1);
-    let mut arena = Arena::new();
+    let arena = Arena::new();
     let addresses: Vec<_> = (0..options.servers).map(listen).collect();
     let servers = arena.servers_at(&addresses, &options.log, &["--lease", "5s"]);
     let api = crate::harness::Api::of(&addresses).within(Duration::from_secs(3));
@@ -60,6 +60,7 @@ pub(crate) fn run(options: &Options) -> bool {
             json!({})
         }
     };
+    wrong.extend(register.done_though_refused());
     wrong.extend(register::check(&history).err());
     let void = void(&faults, &steps, &history);
     report(&faults, &history, &mut figures);
@@ -80,9 +81,8 @@ pub(crate) fn run(options: &Options) -> bool {
     println!("netbox: {verdict}");
     wrong.iter().chain(&void).for_each(|why| println!("  {why}"));
     if verdict != "passed" {
-        keep(&mut arena);
+        stay(&arena);
     }
-    verdict == "passed"
 }
 
 /// The plan with every fault replaced by this one.
@@ -117,9 +117,7 @@ fn under_load(
             let done = done.unwrap_or_else(|panic| {
                 // The clients would wait for the end of the run.
                 eprintln!("netbox: {step:?}: {}", said(&*panic));
-                // Without cleaning up: logs and data stay.
-                eprintln!("netbox: FAILED, see {}", arena.path("").display());
-                std::process::exit(1)
+                stay(arena)
             });
             println!("{:7.1} s  {:?} {:?}", done.from.as_secs_f64(), done.fault, step.lasts);
             faults.push(done);
@@ -233,7 +231,8 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or_else(|| "a check panicked".to_owned())
 }
 
-/// Leaves logs and data behind.
-fn keep(arena: &mut Arena) {
-    println!("netbox: logs and data are left in {}", arena.keep().display());
+/// Ends without cleaning up: logs and data stay.
+fn stay(arena: &Arena) -> ! {
+    println!("netbox: logs and data are left in {}", arena.path("").display());
+    std::process::exit(1)
 }

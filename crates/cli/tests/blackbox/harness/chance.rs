@@ -15,7 +15,7 @@ impl Chance {
             .map_or(0, |now| now.as_nanos() as u64 % 1_000_000_007);
         let seed = knob("ROTA_TEST_SEED", drawn);
         eprintln!("{name}: ROTA_TEST_SEED={seed}");
-        Self(seed)
+        Self::of(seed)
     }
 
     /// A generator with this seed.

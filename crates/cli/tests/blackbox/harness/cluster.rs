@@ -21,12 +21,6 @@ impl Arena {
         Self { dir, ledger }
     }
 
-    /// Leaves the directory behind.
-    pub(crate) fn keep(&mut self) -> &Path {
-        self.dir.disable_cleanup(true);
-        self.dir.path()
-    }
-
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
