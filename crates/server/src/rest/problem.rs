@@ -111,6 +111,17 @@ fn of_status(response: &Response) -> Option<Refused> {
     Some(refused)
 }
 
+impl Refused {
+    /// What is told when the change was made and only the answer to it could not be: never that nothing was done.
+    pub(crate) fn after_a_change(self) -> Self {
+        if self.problem.code != ErrorCode::NoLeader.name() {
+            return self;
+        }
+        let detail = "it was recorded, but this server stopped leading before it could show it";
+        refuse(ErrorCode::OutcomeUnknown, detail)
+    }
+}
+
 impl From<CoreError> for Refused {
     fn from(error: CoreError) -> Self {
         match error {

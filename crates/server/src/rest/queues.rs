@@ -16,7 +16,7 @@ use rota_types::Span;
 use super::App;
 use super::extract::{OptionalJson, PathPart, Query};
 use super::lists::{self, ListId};
-use super::problem::{About, Answer, internal, refuse, rejected};
+use super::problem::{About, Answer, Refused, internal, refuse, rejected};
 use crate::handle::Urgency;
 
 /// The wait that outweighs one point of priority, unless a queue says otherwise.
@@ -116,7 +116,7 @@ pub(super) async fn put_queue(
             }
             (_, Err(rejection)) => return Err(rejected(About::Queue, &rejection)),
         };
-    let queue = show(&app, &name).await?;
+    let queue = show(&app, &name).await.map_err(Refused::after_a_change)?;
     if !created {
         return Ok(Json(queue).into_response());
     }
@@ -158,7 +158,7 @@ pub(super) async fn change_queue(
         .await?
         .ok_or_else(|| unknown(&name))?;
     configure(&app, merge(current, &settings)?).await?;
-    show(&app, &name).await.map(Json)
+    show(&app, &name).await.map(Json).map_err(Refused::after_a_change)
 }
 
 async fn configure(app: &App, spec: QueueSpec) -> Answer<()> {
@@ -256,7 +256,7 @@ async fn show(app: &App, name: &str) -> Answer<Queue> {
     found.ok_or_else(|| unknown(name))
 }
 
-fn unknown(name: &str) -> super::problem::Refused {
+fn unknown(name: &str) -> Refused {
     refuse(ErrorCode::QueueNotFound, format!("there is no queue {name:?}"))
 }
 
