@@ -1,6 +1,6 @@
 //! Where the output of tasks goes: raw into pipes, without harmful sequences onto terminals.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use rota_api::{Stream, dropped_mark};
 use rota_client::LogPart;
@@ -52,15 +52,21 @@ impl Sink {
         }
     }
 
-    /// Writes what the task wrote, and how much of it is missing before that.
+    /// Writes what the task wrote, and says how much of it is missing before that.
     pub(crate) fn write_part(&mut self, part: &LogPart) -> Result<()> {
         if part.skipped > 0 {
-            if !self.at_line_start {
-                self.write(b"\n")?;
-            }
-            self.write(dropped_mark(part.skipped).as_bytes())?;
+            self.remark(&dropped_mark(part.skipped))?;
         }
         self.write(&part.data)
+    }
+
+    /// Says a line about the output on standard error: what goes into files and pipes is the task's alone.
+    pub(crate) fn remark(&mut self, line: &str) -> Result<()> {
+        let seen_together = self.stream == Stream::Stderr || io::stdout().is_terminal();
+        let break_line = if seen_together && !self.at_line_start { "\n" } else { "" };
+        self.at_line_start |= seen_together;
+        let text = format!("{break_line}{}{line}", self.prefix);
+        written(put(&mut io::stderr().lock(), text.as_bytes()))
     }
 
     /// Ends the last line if the task did not: the next one is another task's.

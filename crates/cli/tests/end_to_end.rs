@@ -183,6 +183,17 @@ fn a_job_goes_from_submit_to_its_record() {
 }
 
 #[test]
+fn the_last_lines_are_whole_however_long_they_are_also_when_following() {
+    let dev = Dev::start();
+    let script = "for n in 1 2 3 4; do printf '%02000d\\n' $n; done";
+    dev.ok(&["submit", "--wait", "-q", "--", "sh", "-c", script]);
+    let wanted: String = [3, 4].map(|n| format!("{n:02000}\n")).concat();
+    assert_eq!(dev.ok(&["logs", "last", "--tail", "2"]), wanted);
+    assert_eq!(dev.ok(&["logs", "last", "--tail", "2", "-f"]), wanted);
+    assert_eq!(dev.ok(&["logs", "last", "--tail", "0", "-f"]), "");
+}
+
+#[test]
 fn what_waits_is_explained_and_what_is_cancelled_says_so() {
     let dev = Dev::start();
     dev.ok(&["submit", "--cpus", "9999", "--", "true"]);

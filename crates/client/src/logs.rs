@@ -52,6 +52,12 @@ impl Client {
 }
 
 impl Logs {
+    /// Where what comes next begins, or what came ended, in the attempt's whole output; known unless an older server answers.
+    #[must_use]
+    pub const fn offset(&self) -> Option<u64> {
+        self.offset
+    }
+
     /// The next part; `None` at the end, which with `follow` is when the attempt is over.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use futures_util::StreamExt;
-use rota_api::{ErrorCode, LogQuery, Stream, Task, TaskQuery, TaskState, dropped_mark};
+use rota_api::{ErrorCode, LogQuery, Stream, Task, TaskQuery, TaskState};
 use rota_client::{Client, LogPart, Logs};
 
 use super::App;
@@ -174,14 +174,27 @@ async fn copy(
 ) -> Result<()> {
     let prefix = if style.prefix { format!("{id} | ") } else { String::new() };
     let mut sink = Sink::new(stream, prefix, style.safe.contains(&stream));
-    let query = LogQuery {
-        stream: Some(stream),
-        attempt: Some(attempt),
-        offset: None,
-        tail: style.tail.map(|lines| lines.saturating_mul(LINE_BYTES)),
-        follow: follow.then_some(true),
-    };
+    let mut query =
+        LogQuery { stream: Some(stream), attempt: Some(attempt), ..LogQuery::default() };
     let mut pace = Pace::new();
+    if let Some(lines) = style.tail {
+        let (parts, end) = loop {
+            match last_of(client, id, &query, lines).await {
+                Err(trouble) if follow && trouble.code == ErrorCode::OutputUnavailable => {
+                    pace.wait().await;
+                }
+                read => break read?,
+            }
+        };
+        for part in &parts {
+            sink.write_part(part)?;
+        }
+        if !follow {
+            return sink.finish();
+        }
+        query.offset = end;
+    }
+    query.follow = follow.then_some(true);
     let mut logs = loop {
         match client.logs(id, query.clone()).await {
             // The attempt runs, and its worker can't be reached this instant.
@@ -189,43 +202,65 @@ async fn copy(
             opened => break opened?,
         }
     };
-    if let (Some(lines), false) = (style.tail, follow) {
-        sink.write(last_lines(&whole(logs).await?, lines))?;
-        return sink.finish();
-    }
     while let Some(part) = logs.next().await? {
         sink.write_part(&part)?;
     }
     sink.finish()
 }
 
-/// All of an output, with a line where the output limit dropped something.
-async fn whole(mut logs: Logs) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    while let Some(LogPart { skipped, data }) = logs.next().await? {
-        if skipped > 0 {
-            let break_line = text.last().is_some_and(|last| *last != b'\n');
-            text.extend_from_slice(if break_line { b"\n" } else { b"" });
-            text.extend_from_slice(dropped_mark(skipped).as_bytes());
+/// The last lines of an output as it is now, and where it ends.
+async fn last_of(
+    client: &Client,
+    id: &str,
+    query: &LogQuery,
+    lines: u64,
+) -> Result<(Vec<LogPart>, Option<u64>)> {
+    let mut bytes = lines.saturating_mul(LINE_BYTES).max(LINE_BYTES);
+    let mut before = None;
+    loop {
+        let mut logs = client.logs(id, LogQuery { tail: Some(bytes), ..query.clone() }).await?;
+        let begin = logs.offset();
+        let parts = whole(&mut logs).await?;
+        // A line is whole if the end of the one before it is there too.
+        let ends = parts.iter().flat_map(|part| &part.data).filter(|byte| **byte == b'\n').count();
+        let is_all = begin.is_none_or(|begin| begin == 0) || begin == before;
+        if ends as u64 > lines || is_all {
+            return Ok((last_lines(parts, lines), logs.offset()));
         }
-        text.extend(data);
+        before = begin;
+        bytes = bytes.saturating_mul(4);
     }
-    Ok(text)
 }
 
-/// The last `lines` lines of a text.
-fn last_lines(text: &[u8], lines: u64) -> &[u8] {
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let mut seen = 0;
-    for (at, byte) in body.iter().enumerate().rev() {
-        if *byte == b'\n' {
-            seen += 1;
-            if seen == lines {
-                return text.get(at + 1..).unwrap_or_default();
-            }
-        }
+/// All of an output.
+async fn whole(logs: &mut Logs) -> Result<Vec<LogPart>> {
+    let mut parts = Vec::new();
+    while let Some(part) = logs.next().await? {
+        parts.push(part);
     }
-    if lines == 0 { &[] } else { text }
+    Ok(parts)
+}
+
+/// The last `lines` lines of an output.
+fn last_lines(parts: Vec<LogPart>, lines: u64) -> Vec<LogPart> {
+    let mut kept = Vec::new();
+    let mut ends = 0;
+    let mut behind = 0;
+    for mut part in parts.into_iter().rev().take_while(|_| lines > 0) {
+        // The end of the last line begins no further one.
+        let begins = part.data.iter().enumerate().rev().find(|(_, byte)| {
+            ends += u64::from(**byte == b'\n' && behind > 0);
+            behind += 1;
+            **byte == b'\n' && ends == lines
+        });
+        if let Some((at, _)) = begins {
+            kept.push(LogPart { skipped: 0, data: part.data.split_off(at + 1) });
+            break;
+        }
+        kept.push(part);
+    }
+    kept.reverse();
+    kept
 }
 
 /// Prints the output of every task of a job in the order of the tasks; when following, as they end.
@@ -297,13 +332,26 @@ impl Window {
 
 /// What a task wrote, ready to be printed.
 pub(crate) struct Written {
-    chunks: Vec<(Sink, Vec<u8>)>,
+    streams: Vec<(Sink, Kept)>,
+}
+
+/// What is left of one stream.
+#[derive(Debug, Default)]
+struct Kept {
+    parts: Vec<LogPart>,
+    /// What is not, and why; ends its line.
+    remark: String,
 }
 
 impl Written {
     pub(crate) fn write(self) -> Result<()> {
-        for (mut sink, bytes) in self.chunks {
-            sink.write(&bytes)?;
+        for (mut sink, kept) in self.streams {
+            if !kept.remark.is_empty() {
+                sink.remark(&kept.remark)?;
+            }
+            for part in &kept.parts {
+                sink.write_part(part)?;
+            }
             sink.finish()?;
         }
         Ok(())
@@ -315,42 +363,51 @@ pub(crate) async fn output(client: &Client, task: &Task, style: &Style) -> Resul
     let full = client.task(&task.id).await?;
     let detail = full.attempts.last().and_then(|attempt| attempt.detail.as_ref());
     let prefix = if style.prefix { format!("{} | ", task.id) } else { String::new() };
-    let mut chunks = Vec::new();
+    let mut streams = Vec::new();
     for stream in &style.streams {
         let sink = Sink::new(*stream, prefix.clone(), style.safe.contains(stream));
         let kept = detail.map(|detail| match stream {
             Stream::Stdout => (&detail.stdout_tail, detail.stdout_bytes),
             Stream::Stderr => (&detail.stderr_tail, detail.stderr_bytes),
         });
-        let bytes = match kept {
+        let mut kept = match kept {
             Some((_, 0)) => continue,
             Some((tail, all)) if tail.len() as u64 == all && !tail.contains('\u{fffd}') => {
-                tail.clone().into_bytes()
+                Kept { parts: vec![text(tail)], ..Kept::default() }
             }
-            kept => match fetch(client, &full, *stream).await {
-                Ok(bytes) => bytes,
-                // The record's end is better than nothing.
-                Err(trouble) => match kept.filter(|_| {
-                    matches!(trouble.code, ErrorCode::OutputExpired | ErrorCode::OutputUnavailable)
-                }) {
-                    Some((tail, all)) => {
-                        let missing = all.saturating_sub(tail.len() as u64);
-                        format!("{}{tail}", dropped_mark(missing)).into_bytes()
-                    }
-                    None => return Err(trouble),
-                },
+            kept => match (fetch(client, &full, *stream).await, kept) {
+                (Ok(parts), _) => Kept { parts, ..Kept::default() },
+                (Err(trouble), Some((tail, all))) => from_record(trouble, tail, all)?,
+                (Err(trouble), None) => return Err(trouble),
             },
         };
-        let bytes = style.tail.map_or(bytes.as_slice(), |lines| last_lines(&bytes, lines)).to_vec();
-        chunks.push((sink, bytes));
+        if let Some(lines) = style.tail {
+            kept.parts = last_lines(kept.parts, lines);
+        }
+        streams.push((sink, kept));
     }
-    Ok(Written { chunks })
+    Ok(Written { streams })
 }
 
-async fn fetch(client: &Client, task: &Task, stream: Stream) -> Result<Vec<u8>> {
+fn text(text: &str) -> LogPart {
+    LogPart { skipped: 0, data: text.as_bytes().to_vec() }
+}
+
+/// What the record of an attempt has of an output that can't be had any more: its end is better than nothing.
+fn from_record(trouble: Trouble, tail: &str, all: u64) -> Result<Kept> {
+    if !matches!(trouble.code, ErrorCode::OutputExpired | ErrorCode::OutputUnavailable) {
+        return Err(trouble);
+    }
+    let kept = tail.len() as u64;
+    let code = trouble.code.name();
+    let remark = format!("[… the record has the last {kept} of {all} bytes only: {code} …]\n");
+    Ok(Kept { parts: vec![text(tail)], remark })
+}
+
+async fn fetch(client: &Client, task: &Task, stream: Stream) -> Result<Vec<LogPart>> {
     let query =
         LogQuery { stream: Some(stream), attempt: Some(task.attempt), ..LogQuery::default() };
-    whole(client.logs(&task.id, query).await?).await
+    whole(&mut client.logs(&task.id, query).await?).await
 }
 
 #[cfg(test)]
@@ -358,10 +415,51 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_lines_are_cut_at_line_ends() {
-        assert_eq!(last_lines(b"a\nb\nc\n", 2), b"b\nc\n");
-        assert_eq!(last_lines(b"a\nb\nc", 1), b"c");
-        assert_eq!(last_lines(b"a\n", 5), b"a\n");
-        assert_eq!(last_lines(b"a\n", 0), b"");
+    fn the_last_lines_are_cut_at_line_ends_however_the_output_comes_in_parts() {
+        for (output, lines, wanted) in [
+            ("a\nb\nc\n", 2, "b\nc\n"),
+            ("a\nb\nc", 1, "c"),
+            ("a\nb\n\n", 1, "\n"),
+            ("a\nb\nc\n", 3, "a\nb\nc\n"),
+            ("a\n", 5, "a\n"),
+            ("a\n", 0, ""),
+            ("", 1, ""),
+        ] {
+            for size in 1..=output.len().max(1) {
+                let parts: Vec<LogPart> = output
+                    .as_bytes()
+                    .chunks(size)
+                    .map(|data| LogPart { skipped: 0, data: data.to_vec() })
+                    .collect();
+                let kept = last_lines(parts, lines).into_iter().flat_map(|part| part.data);
+                let kept = String::from_utf8(kept.collect()).expect("text");
+                assert_eq!(kept, wanted, "{lines} of {output:?} in parts of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_gap_is_told_only_if_it_lies_among_the_lines_that_are_shown() {
+        let part = |skipped, data: &str| LogPart { skipped, ..text(data) };
+        let parts = || vec![part(7, "a\n"), part(9, "b\nc\n")];
+        assert_eq!(last_lines(parts(), 1), [part(0, "c\n")]);
+        assert_eq!(last_lines(parts(), 2), [part(0, ""), part(9, "b\nc\n")]);
+        assert_eq!(last_lines(parts(), 3), parts());
+    }
+
+    #[test]
+    fn the_record_stands_in_only_for_output_that_is_gone_and_says_so() {
+        for (code, stands_in) in [
+            (ErrorCode::OutputExpired, true),
+            (ErrorCode::OutputUnavailable, true),
+            (ErrorCode::Overloaded, false),
+            (ErrorCode::JobNotFound, false),
+        ] {
+            let kept = from_record(Trouble::new(code, "no"), "end", 10).ok();
+            let remark = kept.map(|kept| kept.remark);
+            let wanted =
+                format!("[… the record has the last 3 of 10 bytes only: {} …]\n", code.name());
+            assert_eq!(remark, stands_in.then_some(wanted));
+        }
     }
 }
