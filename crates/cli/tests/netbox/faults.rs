@@ -60,7 +60,7 @@ impl Cluster<'_> {
                 self.servers[leader].process().signal(Signal::CONT);
             }
             Fault::KillServer => {
-                let victim = if step.draw % 3 == 0 { other } else { leader };
+                let victim = if step.draw.is_multiple_of(3) { other } else { leader };
                 self.servers[victim].kill();
                 std::thread::sleep(step.lasts);
                 self.launch_server(victim);
