@@ -111,7 +111,8 @@ pub(super) async fn acquire_lock(
         }
         Some(Ok(Reply::Kv(KvReply::Waiting { .. }))) => {
             let wait = wait.unwrap_or(Span(0));
-            await_turn(&app, &name, session, (index, wait)).await
+            let turn = await_turn(&app, &name, session, (index, wait)).await;
+            turn.map_err(Refused::after_a_change)
         }
         Some(Err(rejection)) => Err(rejected(About::Keys, &rejection)),
         other => Err(internal("claiming a lock", format!("answered with {other:?}"))),

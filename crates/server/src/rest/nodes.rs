@@ -11,7 +11,7 @@ use super::App;
 use super::extract::{PathPart, Query};
 use super::lists::{self, ListId};
 use super::present;
-use super::problem::{About, Answer, refuse, rejected};
+use super::problem::{About, Answer, Refused, refuse, rejected};
 use crate::core_thread::View;
 use crate::handle::Urgency;
 
@@ -122,7 +122,7 @@ async fn drain(app: &App, name: String, draining: bool) -> Answer<Json<Node>> {
         .ok_or_else(|| unknown(&name))?;
     let command = Command::DrainNode { node: id, draining };
     match app.core.command(Urgency::Finishing, command).await? {
-        (_, Ok(_)) => show(app, name).await.map(Json),
+        (_, Ok(_)) => show(app, name).await.map(Json).map_err(Refused::after_a_change),
         (_, Err(rejection)) => Err(rejected(About::Node, &rejection)),
     }
 }
@@ -138,7 +138,7 @@ async fn show(app: &App, name: String) -> Answer<Node> {
     found.ok_or_else(|| unknown(&name))
 }
 
-fn unknown(name: &str) -> super::problem::Refused {
+fn unknown(name: &str) -> Refused {
     refuse(ErrorCode::NodeNotFound, format!("there is no node {name:?}"))
 }
 

@@ -266,3 +266,15 @@ pub(crate) fn internal(what: &str, error: impl std::fmt::Display) -> Refused {
     tracing::error!(%error, what, "a request failed");
     refuse(ErrorCode::Internal, format!("{what} failed; the server's log says more"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_change_nobody_is_told_that_nothing_was_done() {
+        let code = |error: CoreError| Refused::from(error).after_a_change().problem.code;
+        assert_eq!(code(CoreError::NotLeader), ErrorCode::OutcomeUnknown.name());
+        assert_eq!(code(CoreError::Stopped), ErrorCode::ShuttingDown.name());
+    }
+}

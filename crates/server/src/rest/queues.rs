@@ -197,7 +197,7 @@ pub(super) async fn resume_queue(
 async fn pause(app: &App, name: &str, paused: bool) -> Answer<Json<Queue>> {
     let command = Command::PauseQueue { queue: name.into(), paused };
     match app.core.command(Urgency::Finishing, command).await? {
-        (_, Ok(_)) => show(app, name).await.map(Json),
+        (_, Ok(_)) => show(app, name).await.map(Json).map_err(Refused::after_a_change),
         (_, Err(rejection)) => Err(rejected(About::Queue, &rejection)),
     }
 }

@@ -64,7 +64,7 @@ pub(super) async fn open_session(
         (_, Ok(other)) => return Err(internal("opening", format!("answered with {other:?}"))),
         (_, Err(rejection)) => return Err(rejected(About::Keys, &rejection)),
     };
-    let session = look(&app, id).await?;
+    let session = look(&app, id).await.map_err(Refused::after_a_change)?;
     let mut response = (StatusCode::CREATED, Json(session)).into_response();
     if let Ok(location) = HeaderValue::try_from(format!("/v1/sessions/{id}")) {
         response.headers_mut().insert(LOCATION, location);

@@ -18,7 +18,7 @@ use rota_types::{ServerId, Span};
 
 use super::App;
 use super::extract::{OptionalJson, PathPart};
-use super::problem::{About, Answer, internal, refuse, rejected};
+use super::problem::{About, Answer, Refused, internal, refuse, rejected};
 use crate::auth::{self, Caller, Secured};
 use crate::clock;
 use crate::handle::Urgency;
@@ -78,7 +78,8 @@ pub(super) async fn create_token(
         session_of: None,
     };
     change(&app, TokenCommand::Add(spec)).await?;
-    let added = app.core.query(move |view| view.state.token(&id).map(tell)).await?;
+    let added = app.core.query(move |view| view.state.token(&id).map(tell)).await;
+    let added = added.map_err(|error| Refused::from(error).after_a_change())?;
     let info = added.ok_or_else(|| refuse(ErrorCode::TokenNotFound, "it was revoked at once"))?;
     Ok((StatusCode::CREATED, Json(NewToken { info, token: Secret(text) })))
 }
