@@ -72,14 +72,12 @@ include-operation-id = ["taskLogs", "jobLogs"]
 "query.follow" = "false"
 TOML
 
-# A claim to a lock may wait for a minute.
-#
 # The streams of events and changes have no end; whoever waits for it waits for ever. Their own tests read them.
 result=0
 "$dir/venv/bin/st" --config-file "$dir/schemathesis.toml" run "$url/v1/openapi.json" --wait-for-schema 30 \
     --phases examples,coverage,fuzzing,stateful --checks all \
     --exclude-operation-id followEvents --exclude-operation-id watchKeys \
-    --max-time "$seconds" --seed "$seed" --request-timeout 75 --continue-on-failure --no-color || result=$?
+    --max-time "$seconds" --seed "$seed" --request-timeout 10 --continue-on-failure --no-color || result=$?
 
 for process in "$server" "$worker"; do
     if ! kill -0 "$process" 2>/dev/null; then

@@ -51,8 +51,16 @@ struct MatchHeaders {
     #[param(rename = "If-Match", nullable = false, pattern = "^[0-9]{1,18}$")]
     if_match: Option<String>,
     /// `*`: only if there is no such key. Not together with `If-Match`.
-    #[param(rename = "If-None-Match", nullable = false, pattern = "^\\*$")]
-    if_none_match: Option<String>,
+    #[param(rename = "If-None-Match", nullable = false, inline)]
+    if_none_match: Option<Anything>,
+}
+
+/// For the description: the only thing that `If-None-Match` can be.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+#[expect(dead_code, reason = "only described")]
+enum Anything {
+    #[serde(rename = "*")]
+    Any,
 }
 
 /// For the description.
